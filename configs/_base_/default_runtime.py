@@ -1,0 +1,35 @@
+# mmslip's parts are written `mmslip.NAME`; unprefixed names are mmpretrain's and mmengine's.
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mmslip'])
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False),
+)
+custom_hooks = [
+    dict(type='mmslip.StepSeedHook'),
+    dict(type='mmslip.PlainCheckpointHook'),
+    dict(type='mmslip.ThroughputHook'),
+    dict(type='mmslip.ProgressHook'),
+    dict(type='mmslip.RunSummaryHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+# Batch norm of the self-supervised head sees the batch of all GPUs.
+sync_bn = 'torch'
+
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)

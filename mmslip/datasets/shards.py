@@ -1,0 +1,148 @@
+"""Pairs packed into tar shards, as WebDataset and img2dataset write them."""
+
+import glob
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from mmslip.datasets.base import CaptionedDataset
+from mmslip.registry import DATASETS
+
+__all__ = ['ShardDataset']
+
+_IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
+
+
+@DATASETS.register_module()
+class ShardDataset(CaptionedDataset):
+    """Tar shards, read at random.
+
+    A sample is the members of equal stem: one image and a ``.txt`` (one caption) or ``.json``
+    (captions under ``caption_keys``). The headers of all shards are read once to index them, so
+    samples are shuffled over all shards and every rank reads its exact part, which a stream cannot
+    offer. Plain ``.tar`` stays on disk; ``.tar.gz`` is unpacked into memory, for small sets.
+
+    Args:
+        shards: Paths, with ``*`` and ``{000..127}`` as in a shell; relative to ``data_root``.
+        data_root: Folder that ``shards`` are relative to.
+        caption_keys: Keys of captions in the ``.json`` member; values are texts or lists of texts.
+        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+
+    Raises:
+        FileNotFoundError: A pattern matches no file.
+        ValueError: A shard is damaged, a sample lacks its image or its caption; the message names
+            shard and member.
+    """
+
+    def __init__(
+        self,
+        shards: str | Sequence[str],
+        data_root: str = '',
+        caption_keys: str | Sequence[str] = 'caption',
+        **kwargs: object,
+    ) -> None:
+        self.caption_keys = [caption_keys] if isinstance(caption_keys, str) else list(caption_keys)
+        self.shards = _expand([shards] if isinstance(shards, str) else shards, data_root)
+        self._unpacked: dict[int, bytes] = {}
+        # File descriptors by shard: positioned reads share no file offset, so workers may inherit
+        # them.
+        self._descriptors: dict[int, int] = {}
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Index the members of all shards."""
+        records = []
+        for number, path in enumerate(self.shards):
+            members: dict[str, dict[str, tuple[int, int]]] = {}
+            try:
+                for member in self._members(number, path):
+                    if member.isfile():
+                        stem, _, suffix = member.name.rpartition('.')
+                        place = member.offset_data, member.size
+                        members.setdefault(stem, {})[suffix.lower()] = place
+            except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+                raise ValueError(
+                    f'{path} is damaged ({error}): copy or make it again, or leave it out of '
+                    '`shards`.'
+                ) from error
+            records += [self._record(number, stem, parts) for stem, parts in members.items()]
+        return records
+
+    def _members(self, number: int, path: Path) -> tarfile.TarFile:
+        if path.suffix == '.gz':
+            self._unpacked[number] = gzip.decompress(path.read_bytes())
+            return tarfile.open(fileobj=io.BytesIO(self._unpacked[number]), mode='r:')
+        return tarfile.open(path, mode='r:')
+
+    def _record(self, shard: int, stem: str, parts: dict[str, tuple[int, int]]) -> dict:
+        image = next((parts[suffix] for suffix in _IMAGE_SUFFIXES if suffix in parts), None)
+        text = next((suffix for suffix in ('json', 'txt') if suffix in parts), None)
+        if image is None or text is None:
+            lacks = 'image' if image is None else 'caption (.json or .txt)'
+            raise ValueError(
+                f'{self.shards[shard]}: sample {stem} has {", ".join(sorted(parts))} but no '
+                f'{lacks}. Samples are members of equal name before the last dot.'
+            )
+        return dict(shard=shard, stem=stem, image=image, text=parts[text], is_json=text == 'json')
+
+    def get_data_info(self, idx: int) -> dict:
+        """Read one sample's bytes and captions."""
+        record = super().get_data_info(idx)
+        shard, name = record['shard'], f'{self.shards[record["shard"]]}:{record["stem"]}'
+        text = self._read(shard, *record['text'])
+        try:
+            content = json.loads(text) if record['is_json'] else text.decode('utf-8')
+        except ValueError as error:
+            raise ValueError(f'The caption of {name} cannot be read: {error}.') from error
+        return dict(
+            self.parse_content(content, name),
+            img_bytes=self._read(shard, *record['image']),
+            img_name=name,
+            sample_idx=record['sample_idx'],
+        )
+
+    def parse_content(self, content: str | dict, name: str) -> dict:
+        """Make pipeline fields of a sample's text member; ``text`` is required."""
+        if isinstance(content, str):
+            return dict(text=content)
+        captions = []
+        for key in self.caption_keys:
+            value = content.get(key) or []
+            captions += [value] if isinstance(value, str) else value
+        if not captions:
+            raise ValueError(
+                f'{name} has no caption under {", ".join(self.caption_keys)}; its keys are '
+                f'{", ".join(content)}. Set `caption_keys` of the data set.'
+            )
+        return dict(text=captions)
+
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        if shard in self._unpacked:
+            return self._unpacked[shard][offset : offset + size]
+        if shard not in self._descriptors:
+            self._descriptors[shard] = os.open(self.shards[shard], os.O_RDONLY)
+        return os.pread(self._descriptors[shard], size, offset)
+
+    def __getstate__(self) -> dict:
+        """Without descriptors, which mean nothing in a spawned worker."""
+        return dict(self.__dict__, _descriptors={})
+
+
+def _expand(patterns: Sequence[str], root: str) -> list[Path]:
+    """Files of shell patterns, in order."""
+    paths = []
+    for pattern in patterns:
+        for name in braceexpand(str(Path(root, pattern))):
+            found = sorted(glob.glob(name))
+            if not found:
+                raise FileNotFoundError(
+                    f'No shard matches {name}: check `shards` and `data_root` of the data set.'
+                )
+            paths += map(Path, found)
+    return paths

@@ -1,0 +1,23 @@
+from mmslip.engine import checkpoint  # noqa: F401  (registers the safe checkpoint loader)
+from mmslip.engine.hooks import (
+    PlainCheckpointHook,
+    ProgressHook,
+    RetrievalPictureHook,
+    RunSummaryHook,
+    StepSeedHook,
+    ThroughputHook,
+    ZeroShotHook,
+)
+from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstructor
+
+__all__ = [
+    'BF16OptimWrapper',
+    'NoDecay1dOptimWrapperConstructor',
+    'PlainCheckpointHook',
+    'ProgressHook',
+    'RetrievalPictureHook',
+    'RunSummaryHook',
+    'StepSeedHook',
+    'ThroughputHook',
+    'ZeroShotHook',
+]

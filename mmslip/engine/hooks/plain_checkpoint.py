@@ -1,0 +1,57 @@
+"""Checkpoints that hold tensors and plain values only."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmslip.registry import HOOKS
+
+__all__ = ['PlainCheckpointHook']
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Keep checkpoints loadable with ``weights_only=True``, and free of code when resuming.
+
+    On saving, mmengine's log buffers (a smoothing window of the log, nothing training depends on)
+    are left out and NumPy values become Python's. On loading, ``meta.config`` is dropped, because
+    mmengine would *execute* that text to compare numbers of GPUs.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Reduce ``meta`` and ``message_hub`` to plain values."""
+        checkpoint['meta'] = _plain(checkpoint['meta'])
+        hub = checkpoint['message_hub']
+        info = _plain(hub['runtime_info'])
+        checkpoint['message_hub'] = dict(
+            log_scalars={},
+            runtime_info=info,
+            resumed_keys={key: keep for key, keep in hub['resumed_keys'].items() if key in info},
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drop what mmengine would execute and what it could not restore."""
+        checkpoint.get('meta', {}).pop('config', None)
+        if 'message_hub' in checkpoint:
+            hub = checkpoint['message_hub']
+            hub['log_scalars'] = {}
+            hub['resumed_keys'] = {
+                key: keep for key, keep in hub['resumed_keys'].items() if key in hub['runtime_info']
+            }
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in Python's own types; tensors stay, anything else becomes its text."""
+    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
+        # Subclasses (numpy.float64 is a float, numpy.str_ a str) would be pickled as themselves.
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return str(value)

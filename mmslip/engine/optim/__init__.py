@@ -1,0 +1,4 @@
+from mmslip.engine.optim.bf16 import BF16OptimWrapper
+from mmslip.engine.optim.constructor import NoDecay1dOptimWrapperConstructor
+
+__all__ = ['BF16OptimWrapper', 'NoDecay1dOptimWrapperConstructor']

@@ -1,0 +1,17 @@
+from mmslip.models.backbones import TextTransformer, VisionTransformer
+from mmslip.models.data_preprocessor import SLIPDataPreprocessor
+from mmslip.models.heads import CLIPHead, SimCLRHead
+from mmslip.models.necks import LinearProjection
+from mmslip.models.selfsup import SimCLR
+from mmslip.models.slip import SLIP
+
+__all__ = [
+    'SLIP',
+    'CLIPHead',
+    'LinearProjection',
+    'SLIPDataPreprocessor',
+    'SimCLR',
+    'SimCLRHead',
+    'TextTransformer',
+    'VisionTransformer',
+]

@@ -1,0 +1,3 @@
+from mmslip.models.adapters.official_slip import convert_official_slip
+
+__all__ = ['convert_official_slip']

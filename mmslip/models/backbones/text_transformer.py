@@ -1,0 +1,134 @@
+"""CLIP's text tower: a causal transformer read out at the end-of-text token."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmslip.registry import MODELS
+
+__all__ = ['TextTransformer']
+
+
+class QuickGELU(nn.Module):
+    """``x * sigmoid(1.702 x)``, the approximation of GELU that CLIP and SLIP were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class CausalBlock(nn.Module):
+    """Pre-norm transformer block whose tokens see only themselves and earlier ones.
+
+    With four tokens, rows attend to the columns marked x::
+
+        x . . .
+        x x . .
+        x x x .
+        x x x x
+    """
+
+    def __init__(self, width: int, num_heads: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.ln1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.ln2 = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.act = activation()
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self._attend(self.ln1(x))
+        return x + self.fc2(self.act(self.fc1(self.ln2(x))))  # (B, L, C)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, C / heads)
+        # `is_causal` instead of a mask tensor lets the fused kernel run.
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, width))  # (B, L, C)
+
+
+@MODELS.register_module()
+class TextTransformer(BaseModule):
+    """Causal text transformer of CLIP (Radford et al., arXiv 2103.00020) as SLIP uses it.
+
+    The feature of a caption is the final-normed token at its end-of-text position. That token has
+    the highest id of the vocabulary, so the position is the ``argmax`` of the ids, and everything
+    behind it (padding) cannot reach it through the causal mask: cutting a batch to its longest
+    caption changes no feature.
+
+    Args:
+        vocab_size: Number of token ids.
+        context_length: Most tokens a caption can have; the number of position embeddings.
+        width: Channels ``C``.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads; divides ``width``.
+        quick_gelu: Use QuickGELU (CLIP's and SLIP's published weights) instead of exact GELU. The
+            wrong one costs accuracy silently, so state it where weights are loaded.
+        init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``width``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 49408,
+        context_length: int = 77,
+        width: int = 512,
+        num_layers: int = 12,
+        num_heads: int = 8,
+        quick_gelu: bool = True,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if width % num_heads:
+            raise ValueError(f'width {width} is not a multiple of num_heads {num_heads}.')
+        self.width = width
+        self.context_length = context_length
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.pos_embed = nn.Parameter(torch.zeros(context_length, width))
+        activation = QuickGELU if quick_gelu else nn.GELU
+        self.layers = nn.ModuleList(
+            CausalBlock(width, num_heads, activation) for _ in range(num_layers)
+        )
+        self.ln_final = nn.LayerNorm(width)
+
+    def init_weights(self) -> None:
+        """Initialise as CLIP does; biases of linear layers keep PyTorch's default, except qkv."""
+        super().init_weights()
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            return
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.01)
+        attn_std = self.width**-0.5
+        # Every block adds two branches to the residual stream, hence the 2 in its depth scaling.
+        branch_std = attn_std * (2 * len(self.layers)) ** -0.5
+        for block in self.layers:
+            nn.init.normal_(block.qkv.weight, std=attn_std)
+            nn.init.normal_(block.proj.weight, std=branch_std)
+            nn.init.normal_(block.fc1.weight, std=(2 * self.width) ** -0.5)
+            nn.init.normal_(block.fc2.weight, std=branch_std)
+            # The reference attention layer starts both of its biases at zero.
+            nn.init.zeros_(block.qkv.bias)
+            nn.init.zeros_(block.proj.bias)
+
+    def forward(self, text: Tensor) -> tuple[Tensor]:
+        """Encode captions.
+
+        Args:
+            text: Token ids ``(B, L)``, ``L <= context_length``, zero behind the end-of-text token.
+
+        Returns:
+            One-tuple of the features ``(B, C)``.
+        """
+        x = self.token_embedding(text) + self.pos_embed[: text.shape[1]]  # (B, L, C)
+        for block in self.layers:
+            x = block(x)
+        end = text.argmax(dim=-1)  # (B,)
+        # The norm acts per token, so it is taken of the one token that is read.
+        return (self.ln_final(x[torch.arange(len(x), device=x.device), end]),)  # (B, C)

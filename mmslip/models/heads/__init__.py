@@ -1,0 +1,4 @@
+from mmslip.models.heads.clip_head import CLIPHead
+from mmslip.models.heads.simclr_head import SimCLRHead
+
+__all__ = ['CLIPHead', 'SimCLRHead']

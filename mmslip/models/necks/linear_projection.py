@@ -1,0 +1,43 @@
+"""Projection of a tower's feature into the joint image-text space."""
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmslip.registry import MODELS
+
+__all__ = ['LinearProjection']
+
+
+@MODELS.register_module()
+class LinearProjection(BaseModule):
+    """Bias-free matrix ``(C, D)`` behind a tower (Radford et al., arXiv 2103.00020).
+
+    Reads the last entry of a backbone's output tuple: a vector ``(B, C)`` as it is, a feature map
+    ``(B, C, H, W)`` by its spatial mean (ResNet, Swin, ConvNeXt), a token sequence ``(B, L, C)`` by
+    its first token, the class token (MAE's backbone).
+
+    Args:
+        in_channels: Feature width ``C``.
+        out_channels: Width ``D`` of the joint space.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.weight = nn.Parameter(torch.zeros(in_channels, out_channels))
+
+    def init_weights(self) -> None:
+        """Normal initialisation of standard deviation ``C ** -0.5``."""
+        super().init_weights()
+        nn.init.normal_(self.weight, std=self.in_channels**-0.5)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Map a backbone's output tuple to embeddings ``(B, D)``."""
+        x = feats[-1]
+        if x.dim() == 4:
+            x = x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
+        elif x.dim() == 3:
+            x = x[:, 0]  # (B, L, C) -> (B, C)
+        return x @ self.weight  # (B, C) x (C, D) -> (B, D)

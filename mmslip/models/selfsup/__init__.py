@@ -1,0 +1,3 @@
+from mmslip.models.selfsup.simclr import SimCLR
+
+__all__ = ['SimCLR']

@@ -1,0 +1,3 @@
+from mmslip.utils.seed import mix_seed, seeded
+
+__all__ = ['mix_seed', 'seeded']

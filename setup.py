@@ -1,0 +1,74 @@
+"""Packaging of mmslip."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+# What `pip install` brings; lower bounds are the oldest versions that offer what we use.
+REQUIREMENTS = [
+    'torch>=2.6',
+    'torchvision>=0.21',  # mmpretrain imports it without declaring it
+    'mmengine>=0.10.7,<0.11',
+    'mmcv-lite>=2.2.0,<2.3',  # a wheel; mmcv itself has to be compiled
+    'mmpretrain>=1.2.0,<1.3',
+    'numpy>=1.26',
+    'Pillow>=10',
+    'matplotlib>=3.7',
+    'rich>=13',
+    'ftfy>=6.1',
+    'regex>=2023.0',
+    'tokenizers>=0.15',
+    'braceexpand>=0.1.7',
+    'tensorboard>=2.14',
+    'setuptools>=77.0.3,<82',  # mmengine imports pkg_resources, which 82 removed
+]
+EXTRAS = {
+    'tests': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3'],
+    # Only for making the emoji data set again.
+    'converters': ['resvg-py>=0.1', 'snowballstemmer>=2.2'],
+}
+
+
+class BuildWithMim(build_py):
+    """Carry configs, tools and the model index in ``mmslip/.mim``, where ``mim`` looks for them."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # the checkout itself is at hand
+            return
+        mim = Path(self.build_lib, 'mmslip', '.mim')
+        for folder in ('configs', 'tools'):
+            shutil.copytree(
+                ROOT / folder,
+                mim / folder,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
+        shutil.copy2(ROOT / 'model-index.yml', mim)
+
+
+def read_version() -> str:
+    namespace: dict[str, str] = {}
+    exec((ROOT / 'mmslip' / 'version.py').read_text(encoding='utf-8'), namespace)
+    return namespace['__version__']
+
+
+setup(
+    name='mmslip',
+    version=read_version(),
+    description='SLIP, CLIP and SimCLR pre-training on mmengine and mmpretrain',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmslip', 'mmslip.*']),
+    package_data={'mmslip': ['datasets/data/*', 'datasets/data/**/*']},
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    cmdclass={'build_py': BuildWithMim},
+)
