@@ -29,7 +29,7 @@ REQUIREMENTS = [
 EXTRAS = {
     'tests': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3'],
     # Only for making the emoji data set again.
-    'converters': ['resvg-py>=0.1', 'snowballstemmer>=2.2'],
+    'converters': ['resvg-py>=0.1'],
 }
 
 

@@ -27,18 +27,14 @@ class EmojiDataset(ShardDataset):
     def __init__(self, split: str, **kwargs: object) -> None:
         if split not in ('train', 'val', 'concepts'):
             raise ValueError(f"split must be 'train', 'val' or 'concepts', not {split!r}.")
-        metainfo = {}
+        super().__init__(
+            shards=f'{split}*.tar.gz', data_root=str(_FOLDER), caption_keys='captions', **kwargs
+        )
         if split != 'train':
             classes = json.loads((_FOLDER / 'classes.json').read_text(encoding='utf-8'))[split]
-            metainfo = dict(task=split, classes=classes)
+            # Not as the `metainfo` argument, whose strings mmengine tries to open as files.
+            self._metainfo.update(task=split, classes=classes)
             self._labels = {name: label for label, name in enumerate(classes)}
-        super().__init__(
-            shards=f'{split}*.tar.gz',
-            data_root=str(_FOLDER),
-            caption_keys='captions',
-            metainfo=metainfo,
-            **kwargs,
-        )
 
     def parse_content(self, content: dict, name: str) -> dict:
         """Captions, and the label where the split is for evaluation."""

@@ -1,0 +1,199 @@
+"""The shipped emoji shards: complete, decodable, and without a leak between the splits."""
+
+import hashlib
+import importlib.util
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+import mmslip
+
+DATA = Path(mmslip.__file__).parent / 'datasets/data/emoji'
+CONVERTERS = Path(__file__).parents[2] / 'tools/dataset_converters'
+SPLITS = ('train', 'val', 'concepts')
+
+
+def load_concepts_module() -> ModuleType:
+    """Import the grouping of names from the tools, which are not a package."""
+    spec = importlib.util.spec_from_file_location('concepts', CONVERTERS / 'emoji_concepts.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+concept_key = load_concepts_module().concept_key
+
+
+@pytest.fixture(scope='module')
+def metadata():
+    return json.loads((DATA / 'metadata.json').read_text(encoding='utf-8'))
+
+
+@pytest.fixture(scope='module')
+def members(metadata):
+    """Members of all shards: split -> name -> bytes."""
+    content = {}
+    for split in SPLITS:
+        content[split] = {}
+        for shard in metadata['splits'][split]['shards']:
+            with tarfile.open(DATA / shard) as archive:
+                for member in archive:
+                    assert member.name not in content[split]
+                    content[split][member.name] = archive.extractfile(member).read()
+    return content
+
+
+@pytest.fixture(scope='module')
+def samples(members):
+    """JSON of all samples: split -> list."""
+    return {
+        split: [json.loads(data) for name, data in files.items() if name.endswith('.json')]
+        for split, files in members.items()
+    }
+
+
+@pytest.fixture(scope='module')
+def pictures(members):
+    """Digest of the decoded pixels of all samples: split -> key -> digest."""
+    digests = {}
+    for split, files in members.items():
+        digests[split] = {}
+        for name, data in files.items():
+            if name.endswith('.webp'):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+                assert image.shape == (64, 64, 3), name
+                assert image.std() > 1, name
+                key = name.removesuffix('.webp')
+                digests[split][key] = hashlib.sha256(image.tobytes()).digest()
+    return digests
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_counts_equal_metadata(split, samples, metadata):
+    described = metadata['splits'][split]
+    assert len(samples[split]) == described['samples']
+    assert len({s['name'] for s in samples[split]}) == described['names']
+    assert Counter(s['vendor'] for s in samples[split]) == described['vendors']
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_each_sample_is_one_image_and_one_json(split, members, pictures):
+    texts = {n.removesuffix('.json') for n in members[split] if n.endswith('.json')}
+    assert texts == set(pictures[split])
+    assert len(members[split]) == 2 * len(texts)
+    assert not any('.' in key for key in texts)
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_texts_are_complete(split, samples):
+    for sample in samples[split]:
+        assert 2 <= len(sample['captions']) <= 4
+        assert all(sample['name'] in caption for caption in sample['captions'])
+        assert sample['label'] == sample['name'] == sample['name'].lower().strip()
+        assert all(sample[key] for key in ('group', 'subgroup', 'codepoint'))
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_a_vendor_draws_a_name_once(split, samples):
+    drawn = Counter((s['vendor'], s['name']) for s in samples[split])
+    assert max(drawn.values()) == 1
+
+
+def test_skin_tones_are_left_out(samples):
+    tones = {'1f3fb', '1f3fc', '1f3fd', '1f3fe', '1f3ff'}
+    for split in SPLITS:
+        assert not any(tones & set(s['codepoint'].split('-')) for s in samples[split])
+
+
+def test_fluent_is_unseen_in_training_and_alone_in_val(samples):
+    assert 'fluent' not in {s['vendor'] for s in samples['train']}
+    assert {s['vendor'] for s in samples['val']} == {'fluent'}
+
+
+def test_held_out_concepts_are_unseen_in_training(samples, metadata):
+    held_out = {concept_key(s['name']) for s in samples['concepts']}
+    assert len(held_out) == metadata['held_out_concepts']
+    for split in ('train', 'val'):
+        assert not held_out & {concept_key(s['name']) for s in samples[split]}
+        assert not {s['name'] for s in samples['concepts']} & {s['name'] for s in samples[split]}
+    # nor do the texts of training name one
+    assert not held_out & {concept_key(tag) for s in samples['train'] for tag in s['tags']}
+
+
+def test_val_concepts_are_seen_in_training(samples):
+    seen = {concept_key(s['name']) for s in samples['train']}
+    assert {concept_key(s['name']) for s in samples['val']} <= seen
+
+
+def test_no_tested_picture_is_trained_on(pictures):
+    trained = set(pictures['train'].values())
+    assert not trained & set(pictures['val'].values())
+    assert not trained & set(pictures['concepts'].values())
+
+
+def test_a_val_picture_has_one_name(pictures):
+    assert len(set(pictures['val'].values())) == len(pictures['val'])
+
+
+def test_classes_are_the_names_of_the_split(samples):
+    classes = json.loads((DATA / 'classes.json').read_text(encoding='utf-8'))
+    assert set(classes) == {'val', 'concepts'}
+    for split, names in classes.items():
+        assert names == sorted({s['name'] for s in samples[split]})
+
+
+def test_licences_are_shipped():
+    readme = (DATA / 'README.md').read_text(encoding='utf-8')
+    for path in (DATA / 'LICENSES').iterdir():
+        assert f'LICENSES/{path.name}' in readme
+        assert path.stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ('astronaut', 'man astronaut', 'woman astronaut'),
+        ('man', 'woman', 'person', 'boy', 'girl', 'old man', 'older person'),
+        ('prince', 'princess'),
+        ('crown', 'person with crown'),
+        ('merman', 'mermaid', 'merperson'),
+        ('people wrestling', 'men wrestling', 'women wrestling'),
+        ("one o'clock", 'two o\u2019clock', 'twelve-thirty'),
+        ('keycap: 1', 'keycap: 10', 'keycap: #'),
+        ('up arrow', 'down-left arrow', 'right arrow curving left', 'BACK arrow'),
+        ('new moon', 'full moon face', 'waxing crescent moon'),
+        ('red heart', 'blue heart', 'two hearts', 'heart with arrow'),
+        ('cat', 'cat face', 'cat with wry smile', 'weary cat'),
+        ('dragon', 'dragon face'),
+        ('monkey', 'see-no-evil monkey'),
+        ('smiling face', 'smiling face with halo'),
+        ('red apple', 'green apple'),
+        ('locked', 'unlocked', 'locked with key'),
+        ('thumbs up', 'thumbs down'),
+        ('bus', 'oncoming bus'),
+    ],
+)
+def test_variants_share_a_concept(names):
+    assert len({concept_key(name) for name in names}) == 1
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        ('dragon', 'dragon boat'),
+        ('heart with arrow', 'bow and arrow'),
+        ('crescent moon', 'moon cake'),
+        ('man astronaut', 'man cook'),
+        ('flag: Peru', 'flag: Chad'),
+        ('apple', 'pineapple'),
+        ('boy', 'baby'),
+    ],
+)
+def test_different_things_do_not_share_a_concept(one, other):
+    assert concept_key(one) != concept_key(other)
