@@ -69,7 +69,6 @@ test_pipeline = [dict(type='mmslip.LoadImage'), dict(type='mmslip.PackSLIPInputs
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
-    persistent_workers=True,
     drop_last=True,
     sampler=dict(type='mmslip.VisitSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
