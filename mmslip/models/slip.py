@@ -75,7 +75,9 @@ class SLIP(BaseModel):
     def _build_ssl(self, cfg: dict) -> nn.Module:
         """Build the self-supervised algorithm around this model's backbone."""
         if 'backbone' in cfg:
-            raise ValueError('`ssl` must not have a backbone of its own: it shares the one of SLIP.')
+            raise ValueError(
+                '`ssl` must not have a backbone of its own: it shares the one of SLIP.'
+            )
         ssl = MODELS.build(cfg, default_args=dict(backbone=self.backbone))
         # Keep the algorithm's reference but not its registration: registered twice, the backbone's
         # parameters would stand twice in the state dict.

@@ -24,7 +24,9 @@ def run(function: Callable, world_size: int, *args: Any) -> list:
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             _CONTEXT.Process(
-                target=_worker, args=(results, folder, function, rank, world_size, args), daemon=True
+                target=_worker,
+                args=(results, folder, function, rank, world_size, args),
+                daemon=True,
             )
             for rank in range(world_size)
         ]

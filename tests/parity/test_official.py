@@ -149,9 +149,7 @@ def test_losses_accuracies_and_gradients(kind, model, expected):
             torch.testing.assert_close(losses[ours], reference, rtol=0, atol=1e-5)
             compared += 1
     assert compared == (4 if kind == 'slip' else 2)
-    torch.testing.assert_close(
-        total(losses), expected('train/loss')[0].float(), rtol=0, atol=2e-5
-    )
+    torch.testing.assert_close(total(losses), expected('train/loss')[0].float(), rtol=0, atol=2e-5)
 
     total(losses).backward()
     arrays = np.load(find(f'{kind}_vit-tiny_expected.npz'))

@@ -45,7 +45,14 @@ def test_dist_test(tmp_path):
 
 def test_slurm_train_runs_torchrun_on_each_node(tmp_path):
     result = launch(
-        tmp_path, 'slurm_train.sh', 'gpu', 'my job', 'c.py', '--resume', GPUS='16', SRUN_ARGS='--time=9'
+        tmp_path,
+        'slurm_train.sh',
+        'gpu',
+        'my job',
+        'c.py',
+        '--resume',
+        GPUS='16',
+        SRUN_ARGS='--time=9',
     )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()

@@ -59,4 +59,6 @@ class PackSLIPInputs(BaseTransform):
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (H, W, 3) -> (3, H, W)
+    return torch.from_numpy(
+        np.ascontiguousarray(image.transpose(2, 0, 1))
+    )  # (H, W, 3) -> (3, H, W)

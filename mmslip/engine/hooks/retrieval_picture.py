@@ -62,7 +62,9 @@ class RetrievalPictureHook(Hook):
         """Draw."""
         dataset = next(
             part
-            for part in getattr(runner.val_dataloader.dataset, 'datasets', [runner.val_dataloader.dataset])
+            for part in getattr(
+                runner.val_dataloader.dataset, 'datasets', [runner.val_dataloader.dataset]
+            )
             if part.metainfo['task'] == self.task
         )
         found = collect_results(self._found, len(dataset))

@@ -1,5 +1,7 @@
 """SLIP's vision tower: mmpretrain's ViT in the paper's shapes and initialisation."""
 
+from typing import ClassVar
+
 from mmpretrain.models import VisionTransformer as MMPretrainVisionTransformer
 from torch import nn
 
@@ -35,7 +37,7 @@ class VisionTransformer(MMPretrainVisionTransformer):
     embedding, zero biases.
     """
 
-    arch_zoo = {
+    arch_zoo: ClassVar[dict[str, dict]] = {
         'small': _arch(384, 12, 12),
         'base': _arch(768, 12, 12),
         'large': _arch(1024, 24, 16),
@@ -54,5 +56,4 @@ class VisionTransformer(MMPretrainVisionTransformer):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # mmpretrain re-initialises nothing of the patch convolution, timm neither: PyTorch's default
-        # stays.
+        # The patch convolution keeps PyTorch's default, in timm as in mmpretrain.

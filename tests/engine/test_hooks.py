@@ -1,0 +1,476 @@
+"""Tests of the hooks: what they compute, log and draw."""
+
+import io
+import logging
+import random
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmslip.datasets import CLIPTokenizer
+from mmslip.engine import (
+    ProgressHook,
+    RetrievalPictureHook,
+    RunSummaryHook,
+    StepSeedHook,
+    ThroughputHook,
+    ZeroShotHook,
+)
+from mmslip.engine.hooks import retrieval_picture, step_seed, throughput
+from mmslip.engine.hooks.zero_shot import embed_classes
+from mmslip.models import SLIP
+
+CLASSES = ['cat', 'a very old green tree', 'dog', 'house', 'red car']
+TEMPLATES = ['{}', 'a photo of a {}.', 'it is {}!']
+TOKENIZER = dict(type='mmslip.CLIPTokenizer', context_length=16)
+GREEN = (44, 160, 44)
+
+
+def new_hub() -> MessageHub:
+    return MessageHub.get_instance(f'hub-{uuid.uuid4()}')
+
+
+def embed_naively(model: SLIP, classes: list[str], templates: list[str]) -> np.ndarray:
+    """One prompt at a time, without trimming, in NumPy."""
+    rows = []
+    for name in classes:
+        total = np.zeros(16)
+        for template in templates:
+            ids = CLIPTokenizer(16)(template.replace('{}', name))
+            with torch.no_grad():
+                feature = model.encode_text(ids)[0].double().numpy()
+            total += feature / np.sqrt((feature**2).sum())
+        mean = total / len(templates)
+        rows.append(mean / np.sqrt((mean**2).sum()))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 256])
+@pytest.mark.parametrize('number', [1, 3])
+def test_class_embeddings(make_slip: Callable[..., SLIP], number: int, batch_size: int) -> None:
+    model = make_slip().eval()
+    templates = TEMPLATES[-number:]
+    got = embed_classes(model, CLASSES, templates, CLIPTokenizer(16), batch_size)
+    assert got.dtype == torch.float32
+    assert not got.requires_grad
+    expected = embed_naively(model, CLASSES, templates)
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+    assert np.linalg.matrix_rank(expected) == 5  # no two classes are alike
+
+
+def zero_shot_runner(model: nn.Module, dataset: object) -> SimpleNamespace:
+    loader = SimpleNamespace(dataset=dataset)
+    return SimpleNamespace(model=model, val_dataloader=loader, test_dataloader=loader)
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_zero_shot_hook_prepares_every_task(make_slip: Callable[..., SLIP], stage: str) -> None:
+    model = make_slip().eval()
+    parts = [
+        SimpleNamespace(metainfo=dict(task='all', classes=CLASSES)),
+        SimpleNamespace(metainfo=dict(task='few', classes=CLASSES[:2], templates=TEMPLATES)),
+    ]
+    hook = ZeroShotHook(templates=['a drawing of {}'], tokenizer=TOKENIZER, batch_size=3)
+    runner = zero_shot_runner(model, SimpleNamespace(datasets=parts))
+    getattr(hook, f'before_{stage}_epoch')(runner)
+    assert set(model.class_embeddings) == {'all', 'few'}
+    expected = dict(
+        all=embed_naively(model, CLASSES, ['a drawing of {}']),
+        few=embed_naively(model, CLASSES[:2], TEMPLATES),
+    )
+    for task, value in expected.items():
+        np.testing.assert_allclose(model.class_embeddings[task], value, atol=2e-6)
+
+    # A single data set, behind a model wrapper.
+    wrapped = SimpleNamespace(dataset=parts[1])
+    runner.model = torch.nn.parallel.DataParallel(model)
+    runner.val_dataloader = runner.test_dataloader = wrapped
+    model.class_embeddings.clear()
+    getattr(hook, f'before_{stage}_epoch')(runner)
+    assert set(model.class_embeddings) == {'few'}
+
+
+@pytest.mark.parametrize(
+    ('metainfo', 'missing'),
+    [({}, 'classes, task'), (dict(task='x'), 'classes'), (dict(classes=['x']), 'task')],
+)
+def test_zero_shot_hook_names_missing_metainfo(
+    make_slip: Callable[..., SLIP], metainfo: dict, missing: str
+) -> None:
+    runner = zero_shot_runner(make_slip(), SimpleNamespace(metainfo=metainfo))
+    with pytest.raises(ValueError, match=f'metainfo of SimpleNamespace has no {missing}: .* Give'):
+        ZeroShotHook(tokenizer=TOKENIZER).before_val_epoch(runner)
+
+
+@pytest.mark.xfail(strict=True, reason='mmengine calls model.eval() after before_val_epoch')
+def test_class_embeddings_are_made_in_eval_mode(make_slip: Callable[..., SLIP]) -> None:
+    model = make_slip()
+    block = model.text_backbone.layers[0]
+    block.act = nn.Sequential(block.act, nn.Dropout(0.5))
+    expected = embed_classes(model.eval(), CLASSES, ['{}'], CLIPTokenizer(16))
+    model.train()  # as a training loop leaves it when its validation starts
+    dataset = SimpleNamespace(metainfo=dict(task='all', classes=CLASSES))
+    hook = ZeroShotHook(templates=['{}'], tokenizer=TOKENIZER)
+    hook.before_val_epoch(zero_shot_runner(model, dataset))
+    torch.testing.assert_close(model.class_embeddings['all'], expected)
+
+
+class Clock:
+    """Stands in for ``time.perf_counter``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        # The module is replaced where the hook looks it up: others go on reading the real clock.
+        fake = SimpleNamespace(perf_counter=lambda: self.now)
+        assert throughput.time is time
+        monkeypatch.setattr(throughput, 'time', fake)
+
+
+BATCHES = {
+    'dict': dict(inputs=dict(image=torch.zeros(8, 3, 4, 4))),
+    'views': dict(inputs=dict(views=[torch.zeros(8, 3, 2, 2)] * 2, text=torch.zeros(8, 5))),
+    'tensor': dict(inputs=torch.zeros(8, 3, 4, 4)),
+}
+
+
+@pytest.mark.parametrize('kind', BATCHES)
+def test_throughput(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    clock = Clock(monkeypatch)
+    runner = SimpleNamespace(message_hub=new_hub())
+    hook = ThroughputHook()
+
+    def step(seconds: float) -> float:
+        clock.now += seconds
+        hook.after_train_iter(runner, 0, BATCHES[kind], {})
+        return runner.message_hub.get_scalar('train/images_per_s').current()
+
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    assert [step(0.5), step(2.0)] == [16.0, 4.0]
+    clock.now += 1000  # validation and saving at the end of an epoch
+    hook.before_train_epoch(runner)
+    assert step(0.25) == 32.0
+    monkeypatch.setattr(throughput, 'get_world_size', lambda: 4)
+    assert step(1.0) == 32.0
+
+
+@pytest.mark.xfail(strict=True, reason='iteration-based loops validate without a new train epoch')
+def test_throughput_leaves_out_validation_between_iterations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    runner = SimpleNamespace(message_hub=new_hub())
+    hook = ThroughputHook()
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    for validation in (False, True):
+        if validation:
+            hook.before_val(runner)
+            hook.before_val_epoch(runner)
+            clock.now += 1000
+            hook.after_val_epoch(runner, {})
+            hook.after_val(runner)
+        clock.now += 0.5
+        hook.after_train_iter(runner, 0, BATCHES['dict'], {})
+        assert runner.message_hub.get_scalar('train/images_per_s').current() == 16.0
+
+
+def test_step_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = 0
+    monkeypatch.setattr(step_seed, 'get_rank', lambda: rank)
+
+    def numbers(seed: int, step: int) -> tuple[float, float, float]:
+        random.random(), np.random.rand(), torch.rand(3)  # whatever came in between
+        StepSeedHook().before_train_iter(SimpleNamespace(seed=seed, iter=step), 0)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    base = numbers(5, 7)
+    assert numbers(5, 7) == base
+    others = [numbers(5, 8), numbers(6, 7), numbers(7, 5), numbers(4, 8)]
+    rank = 1
+    others += [numbers(5, 7), numbers(5, 6)]
+    assert numbers(5, 7) == others[4]
+    for source in range(3):
+        assert len({draw[source] for draw in [base, *others]}) == 7
+
+
+def box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First and last row, first and last column of what is marked."""
+    rows, columns = np.nonzero(mask)
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def test_picture_frames_right_images_green() -> None:
+    blue = np.full((20, 20, 3), (0, 0, 255), np.uint8)
+    red = np.full((20, 20, 3), (255, 0, 0), np.uint8)
+    picture = retrieval_picture._draw('title', [('a text', [(blue, True), (red, False)])])
+    assert picture.dtype == np.uint8
+    assert picture.shape == (150, 460, 3)
+    green = (picture == GREEN).all(-1)
+    inner, wrong = ((picture == colour).all(-1) for colour in ((0, 0, 255), (255, 0, 0)))
+    top, bottom, left, right = box(inner)
+    assert bottom - top > 40
+    # The frame lies close around the right image, on all four sides, and nowhere else.
+    near = np.array(box(green)) - (top, bottom, left, right)
+    assert (near[[0, 2]] < 0).all()
+    assert (near[[1, 3]] > 0).all()
+    assert (abs(near) <= 6).all()
+    assert green[(top + bottom) // 2].sum() >= 4
+    assert box(wrong)[2] > right + 5  # red stands to the right of blue
+
+    plain = retrieval_picture._draw('title', [('a text', [(blue, False), (red, False)])])
+    assert not (plain == GREEN).all(-1).any()
+    two_rows = retrieval_picture._draw('title', [('a', [(red, False)]), ('b', [(blue, True)])])
+    assert two_rows.shape == (250, 360, 3)
+    assert box((two_rows == GREEN).all(-1))[0] > box((two_rows == (255, 0, 0)).all(-1))[1]
+
+
+class Pictures:
+    """A task whose image of index ``i`` is filled with ``i``."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.metainfo = dict(task='val', classes=['c0', 'c1', 'c2'])
+
+    def __len__(self) -> int:
+        return self.number
+
+    def load_image(self, index: int) -> np.ndarray:
+        return np.full((2, 2, 3), index, np.uint8)
+
+
+def retrieval_run(hook: RetrievalPictureHook, labels: list[int], feats: Tensor) -> list:
+    """Feed a validation to the hook; returns (name, image, step) of what it drew."""
+    samples = []
+    for index, (label, feat) in enumerate(zip(labels, feats, strict=True)):
+        sample = DataSample().set_gt_label(label)
+        sample.set_metainfo(dict(task='val', sample_idx=index))
+        sample.set_field(feat, 'image_feat')
+        samples.append(sample)
+    stranger = DataSample().set_gt_label(0)
+    stranger.set_metainfo(dict(task='other', sample_idx=77))
+    stranger.set_field(torch.full((3,), 9.0), 'image_feat')
+    drawn = []
+    other = SimpleNamespace(metainfo=dict(task='other', classes=['x']))
+    runner = SimpleNamespace(
+        model=SimpleNamespace(class_embeddings=dict(val=torch.eye(3))),
+        val_dataloader=SimpleNamespace(
+            dataset=SimpleNamespace(datasets=[other, Pictures(len(labels))])
+        ),
+        visualizer=SimpleNamespace(add_image=lambda *args: drawn.append(args)),
+        epoch=2,
+        iter=30,
+    )
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 0, {}, [stranger, *samples[:2]])
+    hook.after_val_iter(runner, 1, {}, samples[2:])
+    hook.after_val_epoch(runner, {})
+    return drawn
+
+
+def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval_picture, '_draw', lambda title, rows: (title, rows))
+    feats = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
+    hook = RetrievalPictureHook('val', num_queries=2, topk=3)
+    for _ in range(2):  # the second validation forgets the first
+        ((name, (title, rows), step),) = retrieval_run(hook, [1, 0, 0, 2], feats)
+        assert (name, step) == ('retrieval_val', 30)
+        assert title == 'text-to-image retrieval, val, epoch 2, step 30'
+        found = [(text, [(hit[0].flat[0], bool(hit[1])) for hit in hits]) for text, hits in rows]
+        assert found == [
+            ('c0', [(1, True), (3, False), (2, True)]),
+            ('c2', [(3, True), (1, False), (2, False)]),
+        ]
+
+
+@pytest.mark.xfail(strict=True, reason='topk above the number of images fails in torch')
+def test_retrieval_over_fewer_images_than_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval_picture, '_draw', lambda title, rows: rows)
+    ((_, rows, _),) = retrieval_run(RetrievalPictureHook('val', 2, 8), [0, 1, 2], torch.eye(3))
+    assert [len(hits) for _, hits in rows] == [3, 3]
+
+
+@pytest.mark.xfail(strict=True, reason='an unknown task is a bare StopIteration')
+def test_retrieval_names_an_unknown_task() -> None:
+    with pytest.raises(ValueError, match='pets'):
+        retrieval_run(RetrievalPictureHook('pets', 2, 2), [0, 1, 2], torch.eye(3))
+
+
+class Line(BaseModel):
+    """A model of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs: Tensor, mode: str = 'tensor') -> dict[str, Tensor] | list[dict]:
+        """Loss in training, anything in validation."""
+        loss = self.layer(inputs).square().mean()
+        return dict(loss=loss) if mode == 'loss' else [dict(value=loss)]
+
+
+class Score(BaseMetric):
+    """Rises with every validation but the last."""
+
+    calls = 0
+
+    def process(self, data_batch: object, data_samples: object) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict:
+        self.calls += 1
+        return dict(score=[10.0, 42.5, 7.0][self.calls - 1])
+
+
+class AddPicture(Hook):
+    """Writes a picture at every validation."""
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        runner.visualizer.add_image('thing', np.zeros((4, 4, 3), np.uint8), runner.iter)
+
+
+class Lines(logging.Handler):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def test_run_summary_names_existing_files(tmp_path: Path) -> None:
+    data = DataLoader([dict(inputs=torch.tensor([1.0]))] * 2, batch_size=1)
+    runner = Runner(
+        model=Line(),
+        work_dir=str(tmp_path / 'work'),
+        train_dataloader=data,
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        val_dataloader=data,
+        val_cfg=dict(),
+        val_evaluator=[Score()],
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', save_best='score', rule='greater')
+        ),
+        custom_hooks=[AddPicture(), dict(type='mmslip.RunSummaryHook')],
+        visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        default_scope='mmpretrain',
+        experiment_name=f'run-{uuid.uuid4()}',
+    )
+    lines = Lines()
+    runner.logger.addHandler(lines)
+    runner.train()
+    summary = lines.messages[-1]
+    best, picture, log, curves = re.fullmatch(
+        r'Done: best 42\.50 in (.*) \| picture (.*) \| log (.*) '
+        r'\| curves: tensorboard --logdir (.*)',
+        summary,
+    ).groups()
+    assert Path(best).name == 'best_score_epoch_2.pth'
+    assert Path(best).is_file()
+    assert Path(picture).is_file()
+    assert Path(picture).name == 'thing_6.png'  # the newest, after three epochs of two steps
+    assert 'Done: best 42.50' in Path(log).read_text(encoding='utf-8')
+    assert Path(curves) == tmp_path / 'work'
+
+
+def test_run_summary_without_score_and_picture(tmp_path: Path) -> None:
+    lines = Lines()
+    logger = logging.Logger('plain')
+    logger.addHandler(lines)
+    runner = SimpleNamespace(
+        message_hub=new_hub(),
+        log_dir=str(tmp_path),
+        work_dir='work',
+        timestamp='2020',
+        logger=logger,
+    )
+    RunSummaryHook().after_train(runner)
+    log = tmp_path / '2020.log'
+    assert lines.messages == [f'Done: log {log} | curves: tensorboard --logdir work']
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def progress_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[io.StringIO], SimpleNamespace]:
+    """A runner whose logger writes to ``stream``, which stands in for the standard output."""
+    for name in ('NO_COLOR', 'FORCE_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setenv('COLUMNS', '160')
+
+    def make(stream: io.StringIO) -> SimpleNamespace:
+        monkeypatch.setattr(sys, 'stdout', stream)
+        logger = logging.Logger('progress')
+        logger.addHandler(logging.StreamHandler(stream))
+        hub = new_hub()
+        for key, value in dict(loss_clip=1.5, acc_clip=62.4, images_per_s=120.2).items():
+            hub.update_scalar(f'train/{key}', value)
+        return SimpleNamespace(logger=logger, message_hub=hub, iter=2, max_iters=10)
+
+    return make
+
+
+def test_progress_draws_on_a_terminal(progress_runner: Callable) -> None:
+    terminal = Terminal()
+    runner = progress_runner(terminal)
+    (handler,) = runner.logger.handlers
+    hook = ProgressHook()
+    hook.before_train(runner)
+    assert handler.stream is sys.stdout is not terminal
+    hook.after_train_iter(runner, 0)
+    runner.logger.error('a line of the log')
+    runner.iter = 9
+    hook.after_train_iter(runner, 0)
+    hook.after_train(runner)
+
+    # The terminal is as it was.
+    assert sys.stdout is terminal
+    assert handler.stream is terminal
+    before = len(terminal.getvalue())
+    runner.logger.error('afterwards')
+    assert terminal.getvalue()[before:] == 'afterwards\n'
+
+    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', terminal.getvalue())
+    assert 'a line of the log\n' in shown
+    last = next(line for line in shown.splitlines() if 'step 10/10' in line)
+    assert '100%' in last
+    assert 'clip 1.500  acc_clip 62%  120 img/s' in last
+    assert 'ssl' not in last
+    assert '\x1b[?25h' in terminal.getvalue()  # the cursor is visible again
+
+
+def test_progress_is_silent_in_a_file(progress_runner: Callable) -> None:
+    stream = io.StringIO()
+    runner = progress_runner(stream)
+    hook = ProgressHook()
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0)
+    hook.after_train(runner)
+    assert sys.stdout is stream
+    assert runner.logger.handlers[0].stream is stream
+    assert stream.getvalue() == ''
