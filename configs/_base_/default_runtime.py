@@ -1,6 +1,6 @@
 # mmslip's parts are written `mmslip.NAME`; unprefixed names are mmpretrain's and mmengine's.
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['mmslip'])
+custom_imports = dict(imports=['mmslip.engine'])
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

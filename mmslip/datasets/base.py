@@ -21,11 +21,11 @@ class CaptionedDataset(BaseDataset):
     ``sample_idx``.
     """
 
-    def __getitem__(self, index: int | Visit) -> Any:
+    def __getitem__(self, index: int) -> Any:
         """Run the pipeline, under the seed of the visit where the sampler gave one."""
         if isinstance(index, Visit):
             with seeded(index.seed):
-                return super().__getitem__(index.index)
+                return super().__getitem__(int(index))
         return super().__getitem__(index)
 
     def load_image(self, index: int) -> np.ndarray:

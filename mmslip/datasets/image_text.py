@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.registry import DATASETS
@@ -106,22 +107,33 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     if suffix not in ('.jsonl', *_DELIMITERS):
         raise ValueError(f'{path} must end in .jsonl, .csv or .tsv, which says how to read it.')
     try:
-        with path.open(encoding='utf-8', newline='') as file:
+        with path.open(encoding='utf-8-sig', newline='') as file:
             if suffix == '.jsonl':
                 for line, text in enumerate(file, 1):
                     if text.strip():
                         yield line, _parse_json(text, path, line)
             else:
-                reader = csv.DictReader(file, delimiter=_DELIMITERS[suffix])
-                for row in reader:
-                    if None in row or None in row.values():
-                        raise ValueError(
-                            f'{path}, line {reader.line_num} has another number of cells than the '
-                            'header: quote cells that contain the delimiter.'
-                        )
-                    yield reader.line_num, row
+                yield from _parse_cells(file, path, _DELIMITERS[suffix])
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error}): convert it, e.g. with iconv.') from error
+
+
+def _parse_cells(file: TextIO, path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:
+    # Strict: otherwise a stray quotation mark swallows the rows behind it into one caption.
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f'{path}, line {reader.line_num} has another number of cells than the header: '
+                    'quote cells that contain the delimiter.'
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(
+            f'{path} is malformed after line {reader.line_num} ({error}): quote the whole cell and '
+            'double the quotation marks inside it, or use JSONL.'
+        ) from error
 
 
 def _parse_json(text: str, path: Path, line: int) -> dict:

@@ -1,7 +1,6 @@
 """Order of the samples, and the random numbers of each visit to one."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from mmengine.dataset import DefaultSampler
 
@@ -11,11 +10,28 @@ from mmslip.utils import mix_seed
 __all__ = ['Visit', 'VisitSampler']
 
 
-class Visit(NamedTuple):
-    """One visit to a sample: which one, and the seed of everything drawn for it."""
+class Visit(int):
+    """The index of a sample, with the seed of everything drawn for it at this visit.
 
-    index: int
+    Differences and remainders keep the seed, so that the indices which mmengine's ``ConcatDataset``
+    and ``RepeatDataset`` compute for the data sets inside them are visits, too.
+    """
+
     seed: int
+
+    def __new__(cls, index: int, seed: int) -> 'Visit':
+        visit = super().__new__(cls, index)
+        visit.seed = seed
+        return visit
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        return int(self), self.seed  # for pickling, on the way to a worker
+
+    def __sub__(self, other: int) -> 'Visit':
+        return Visit(int(self) - other, self.seed)
+
+    def __mod__(self, other: int) -> 'Visit':
+        return Visit(int(self) % other, self.seed)
 
 
 @DATA_SAMPLERS.register_module()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,26 +60,36 @@ class ShardDataset(CaptionedDataset):
         """Index the members of all shards."""
         records = []
         for number, path in enumerate(self.shards):
-            members: dict[str, dict[str, tuple[int, int]]] = {}
             try:
-                for member in self._members(number, path):
-                    if member.isfile():
-                        stem, _, suffix = member.name.rpartition('.')
-                        place = member.offset_data, member.size
-                        members.setdefault(stem, {})[suffix.lower()] = place
-            except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+                members = self._index(number, path)
+            except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(
                     f'{path} is damaged ({error}): copy or make it again, or leave it out of '
                     '`shards`.'
                 ) from error
+            if not members:
+                raise ValueError(f'{path} has no samples: leave it out of `shards`.')
             records += [self._record(number, stem, parts) for stem, parts in members.items()]
         return records
 
-    def _members(self, number: int, path: Path) -> tarfile.TarFile:
+    def _index(self, number: int, path: Path) -> dict[str, dict[str, tuple[int, int]]]:
+        """Offset and size of every file of a shard, by stem and suffix."""
         if path.suffix == '.gz':
             self._unpacked[number] = gzip.decompress(path.read_bytes())
-            return tarfile.open(fileobj=io.BytesIO(self._unpacked[number]), mode='r:')
-        return tarfile.open(path, mode='r:')
+            source = dict(fileobj=io.BytesIO(self._unpacked[number]))
+        else:
+            source = dict(name=path)
+        members: dict[str, dict[str, tuple[int, int]]] = {}
+        with tarfile.open(mode='r:', **source) as archive:
+            for member in archive:
+                if member.isfile():
+                    stem, _, suffix = member.name.rpartition('.')
+                    members.setdefault(stem, {})[suffix.lower()] = member.offset_data, member.size
+            # tarfile ends quietly at a broken header; a whole archive ends with a block of zeros.
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f'it breaks off at byte {archive.offset}')
+        return members
 
     def _record(self, shard: int, stem: str, parts: dict[str, tuple[int, int]]) -> dict:
         image = next((parts[suffix] for suffix in _IMAGE_SUFFIXES if suffix in parts), None)
@@ -111,10 +122,15 @@ class ShardDataset(CaptionedDataset):
         """Make pipeline fields of a sample's text member; ``text`` is required."""
         if isinstance(content, str):
             return dict(text=content)
+        if not isinstance(content, dict):
+            raise ValueError(f'The caption of {name} must be a JSON object, not {content!r:.60}.')
         captions = []
         for key in self.caption_keys:
             value = content.get(key) or []
-            captions += [value] if isinstance(value, str) else value
+            value = value if isinstance(value, list) else [value]
+            if not all(isinstance(caption, str) for caption in value):
+                raise ValueError(f'The caption {key!r} of {name} must be text or texts: {value}.')
+            captions += [caption.strip() for caption in value if caption.strip()]
         if not captions:
             raise ValueError(
                 f'{name} has no caption under {", ".join(self.caption_keys)}; its keys are '
@@ -138,11 +154,12 @@ def _expand(patterns: Sequence[str], root: str) -> list[Path]:
     """Files of shell patterns, in order."""
     paths = []
     for pattern in patterns:
-        for name in braceexpand(str(Path(root, pattern))):
-            found = sorted(glob.glob(name))
+        for name in braceexpand(pattern):
+            found = sorted(glob.glob(name, root_dir=root or None))
             if not found:
                 raise FileNotFoundError(
-                    f'No shard matches {name}: check `shards` and `data_root` of the data set.'
+                    f'No shard matches {Path(root, name)}: check `shards` and `data_root` of the '
+                    'data set.'
                 )
-            paths += map(Path, found)
+            paths += [Path(root, path) for path in found]
     return paths

@@ -71,15 +71,15 @@ def load_checkpoint_file(filename: str | Path, map_location: Any = 'cpu') -> dic
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if 'Unsupported' in line), '')
+        reason = next((line for line in str(error).splitlines() if 'nsupported' in line), '')
         raise RuntimeError(
             f'{path} was refused: it is no PyTorch checkpoint, or holds objects other than tensors '
             f'and plain values. {reason.strip()} mmslip never runs code from a checkpoint; if you '
             'trust the file, extract its state_dict into a new file in its own environment.'
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file fails in many ways, all of which mean this
         raise RuntimeError(
-            f'{path} cannot be read; it may be truncated by a full disk or an interrupted copy. '
+            f'{path} cannot be read: it is damaged, perhaps truncated by a full disk. '
             f'Use an earlier checkpoint of the same folder. ({error})'
         ) from error
 

@@ -1,9 +1,9 @@
 """Accuracy of zero-shot classification, for each task of an evaluation."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 
-import torch
 from mmengine.evaluator import BaseMetric
 
 from mmslip.registry import METRICS
@@ -34,10 +34,11 @@ class ZeroShotAccuracy(BaseMetric):
         for sample in data_samples:
             score = sample['pred_score']  # (classes,)
             truth = score[sample['gt_label']]  # (1,)
-            # Classes that tie with the true one count against it: equal scores earn nothing.
-            rank = int((score >= truth).sum()) - 1
-            # A model that has diverged scores NaN, which is above nothing and no success.
-            rank = rank if torch.isfinite(truth).all() else len(score)
+            # What is not clearly below the true class counts against it: equal scores earn nothing,
+            # nor do the NaN of a model that has diverged.
+            rank = int((~(score < truth)).sum()) - 1
+            if not truth.isfinite().all():
+                rank = sys.maxsize
             self.results.append((sample['task'], rank))
 
     def compute_metrics(self, results: list[tuple[str, int]]) -> dict[str, float]:

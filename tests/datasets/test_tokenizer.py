@@ -174,7 +174,7 @@ def test_pickle_and_copy_hold_settings_only() -> None:
 
 
 def test_registry() -> None:
-    built = TOKENIZERS.build(dict(type='CLIPTokenizer', context_length=16))
+    built = TOKENIZERS.build(dict(type='mmslip.CLIPTokenizer', context_length=16))
     assert isinstance(built, CLIPTokenizer)
     assert built('a cat').shape == (1, 16)
 

@@ -252,7 +252,6 @@ def test_bytes_that_are_no_image(content: bytes) -> None:
         load(content)
 
 
-@pytest.mark.xfail(strict=True, reason='an error of OpenCV passes without the name of the sample')
 def test_image_of_absurd_size_is_named() -> None:
     content = bytearray(encode(Image.new('RGB', (9, 9))))
     content[16:24] = (100_000).to_bytes(4, 'big') * 2  # width and height
@@ -331,7 +330,6 @@ def test_packing_of_an_evaluation_sample() -> None:
     assert (sample.task, sample.sample_idx) == ('pets', 9)
 
 
-@pytest.mark.xfail(strict=True, reason="labelled samples of mmpretrain's data sets have no task")
 def test_packing_of_a_label_without_a_task() -> None:
     results = dict(img=np.zeros((2, 2, 3), np.uint8), gt_label=4, sample_idx=9)
     try:

@@ -1,6 +1,7 @@
 """Tests of the parameter groups and of bfloat16 training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -137,6 +138,27 @@ def test_context_computes_in_bfloat16() -> None:
     assert layer(x).dtype == torch.float32
     inside.float().sum().backward()
     assert layer.weight.grad.dtype == torch.float32
+
+
+def test_accumulation_skips_gradient_synchronisation() -> None:
+    done, skipped = [], []
+
+    class Wrapped(nn.Linear):
+        @contextmanager
+        def no_sync(self) -> Iterator[None]:
+            skipped.append(len(done))
+            yield
+
+    model = Wrapped(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = BF16OptimWrapper(optimizer, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 4)
+    for step in range(4):
+        with wrapper.optim_context(model):
+            loss = model(torch.ones(1, 2)).float().sum()
+        wrapper.update_params(loss)
+        done.append(step)
+    assert skipped == [0, 2]
 
 
 def test_losses_are_float32_and_near_full_precision(make_slip: Callable[..., SLIP]) -> None:

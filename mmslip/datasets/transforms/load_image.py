@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import mmcv
 from mmcv.transforms import BaseTransform
 
@@ -34,7 +35,10 @@ class LoadImage(BaseTransform):
                     '`data_root` and `data_prefix` of the data set, or remove the row.'
                 )
             content = Path(name).read_bytes()
-        image = mmcv.imfrombytes(content, flag='color', backend='cv2') if content else None
+        try:
+            image = mmcv.imfrombytes(content, flag='color', backend='cv2') if content else None
+        except cv2.error:  # such as a header that claims more pixels than OpenCV accepts
+            image = None
         if image is None:
             raise ValueError(
                 f'{name} (sample {results.get("sample_idx")}, {len(content)} bytes) is not an '

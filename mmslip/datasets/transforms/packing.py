@@ -53,7 +53,8 @@ class PackSLIPInputs(BaseTransform):
         packed = dict(inputs=inputs)
         if 'gt_label' in results:
             sample = DataSample().set_gt_label(results['gt_label'])
-            sample.set_metainfo(dict(task=results['task'], sample_idx=results['sample_idx']))
+            meta = ('task', 'sample_idx', 'img_path')
+            sample.set_metainfo({key: results[key] for key in meta if key in results})
             packed['data_samples'] = sample
         return packed
 

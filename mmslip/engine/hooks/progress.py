@@ -1,5 +1,6 @@
 """A live progress line in the terminal."""
 
+import atexit
 import logging
 import sys
 
@@ -55,6 +56,8 @@ class ProgressHook(Hook):
             'train', total=runner.max_iters, completed=runner.iter, figures=''
         )
         self._progress.start()
+        # A run that fails must still give the cursor back.
+        atexit.register(self._progress.stop)
         for handler in runner.logger.handlers:
             if type(handler) is logging.StreamHandler:
                 # `start` replaced sys.stdout by a stream that prints above the live line.

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from mmslip.engine.hooks.zero_shot import tasks_of
 from mmslip.registry import HOOKS
 
 __all__ = ['RetrievalPictureHook']
@@ -60,13 +61,13 @@ class RetrievalPictureHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw."""
-        dataset = next(
-            part
-            for part in getattr(
-                runner.val_dataloader.dataset, 'datasets', [runner.val_dataloader.dataset]
+        tasks = tasks_of(runner.val_dataloader.dataset)
+        if self.task not in tasks:
+            raise ValueError(
+                f'RetrievalPictureHook(task={self.task!r}) has no such task among the validation '
+                f'sets: {", ".join(tasks)}.'
             )
-            if part.metainfo['task'] == self.task
-        )
+        dataset = tasks[self.task]
         found = collect_results(self._found, len(dataset))
         if not is_main_process():
             return
@@ -74,8 +75,9 @@ class RetrievalPictureHook(Hook):
         classes = dataset.metainfo['classes']
         queries = np.linspace(0, len(classes) - 1, self.num_queries).round().astype(int)
         indices, labels, feats = zip(*found, strict=True)
+        topk = min(self.topk, len(feats))
         query_feats = model.class_embeddings[self.task][torch.from_numpy(queries)].cpu()  # (Q, D)
-        ranking = (query_feats @ torch.stack(feats).T).topk(self.topk).indices  # (Q, k)
+        ranking = (query_feats @ torch.stack(feats).T).topk(topk).indices  # (Q, k)
         rows = [
             (
                 classes[query],

@@ -15,8 +15,8 @@ __all__ = ['ThroughputHook']
 class ThroughputHook(Hook):
     """Log ``images_per_s``: samples (not views) a second over all processes.
 
-    The time from the end of one step to the end of the next counts, waiting for data included;
-    validation and saving do not.
+    The time from the end of one step to the end of the next counts, waiting for data included,
+    validation not.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -25,6 +25,10 @@ class ThroughputHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock of iteration-based loops, which have one long epoch."""
+        self._start = time.perf_counter()
+
+    def after_val(self, runner: Runner) -> None:
+        """Start the clock again where an iteration-based loop has validated."""
         self._start = time.perf_counter()
 
     def after_train_iter(

@@ -1,6 +1,6 @@
 """Class embeddings for zero-shot evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mmslip.registry import HOOKS, TOKENIZERS
 
-__all__ = ['ZeroShotHook', 'embed_classes']
+__all__ = ['ZeroShotHook', 'embed_classes', 'tasks_of']
 
 
 @HOOKS.register_module()
@@ -53,23 +53,29 @@ class ZeroShotHook(Hook):
 
     def _prepare(self, runner: Runner, dataset: Dataset) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for task in _tasks(dataset):
-            templates = task.get('templates', self.templates)
-            model.class_embeddings[task['task']] = embed_classes(
-                model, task['classes'], templates, self.tokenizer, self.batch_size
+        model.eval()  # mmengine's loops do so only after this hook
+        for task, part in tasks_of(dataset).items():
+            templates = part.metainfo.get('templates', self.templates)
+            model.class_embeddings[task] = embed_classes(
+                model, part.metainfo['classes'], templates, self.tokenizer, self.batch_size
             )
 
 
-def _tasks(dataset: Dataset) -> Iterator[dict]:
-    """The ``metainfo`` of a data set, or of each part of a concatenated one."""
-    for part in getattr(dataset, 'datasets', [dataset]):
+def tasks_of(dataset: Dataset) -> dict[str, Dataset]:
+    """The evaluation sets by task: a data set alone, or the parts of a concatenated one.
+
+    Raises:
+        ValueError: The ``metainfo`` of a part lacks ``task`` or ``classes``.
+    """
+    parts = getattr(dataset, 'datasets', [dataset])
+    for part in parts:
         missing = {'task', 'classes'} - part.metainfo.keys()
         if missing:
             raise ValueError(
                 f'The metainfo of {type(part).__name__} has no {", ".join(sorted(missing))}: '
                 'zero-shot evaluation needs both. Give them as the `metainfo` argument.'
             )
-        yield part.metainfo
+    return {part.metainfo['task']: part for part in parts}
 
 
 @torch.no_grad()
