@@ -33,7 +33,7 @@ from mmslip.engine import (
     ZeroShotHook,
 )
 from mmslip.engine.hooks import retrieval_picture, step_seed, throughput
-from mmslip.engine.hooks.zero_shot import embed_classes
+from mmslip.evaluation import embed_classes
 from mmslip.models import SLIP
 
 CLASSES = ['cat', 'a very old green tree', 'dog', 'house', 'red car']
