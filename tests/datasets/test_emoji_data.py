@@ -93,8 +93,10 @@ def test_each_sample_is_one_image_and_one_json(split, members, pictures):
 @pytest.mark.parametrize('split', SPLITS)
 def test_texts_are_complete(split, samples):
     for sample in samples[split]:
-        assert 2 <= len(sample['captions']) <= 4
-        assert all(sample['name'] in caption for caption in sample['captions'])
+        name, *others = sample['captions']
+        assert name == sample['name']
+        assert len(others) <= 3
+        assert all(name in caption or caption.split(', ')[0] in sample['tags'] for caption in others)
         assert sample['label'] == sample['name'] == sample['name'].lower().strip()
         assert all(sample[key] for key in ('group', 'subgroup', 'codepoint'))
 
@@ -122,8 +124,6 @@ def test_held_out_concepts_are_unseen_in_training(samples, metadata):
     for split in ('train', 'val'):
         assert not held_out & {concept_key(s['name']) for s in samples[split]}
         assert not {s['name'] for s in samples['concepts']} & {s['name'] for s in samples[split]}
-    # nor do the texts of training name one
-    assert not held_out & {concept_key(tag) for s in samples['train'] for tag in s['tags']}
 
 
 def test_val_concepts_are_seen_in_training(samples):

@@ -169,27 +169,26 @@ def split_samples(
     return splits, left_out
 
 
-def describe(sample: Sample, hidden: set[str]) -> dict:
+def describe(sample: Sample) -> dict:
     """Build the JSON of a sample.
 
-    Args:
-        sample: The drawing.
-        hidden: Concept keys that no text of it may name.
+    The captions are the name, the name with tags, and the tags alone. Tags of a training emoji may
+    mention a held-out concept, as any text may: only its drawings and its names are held out.
     """
     emoji = sample.emoji
-    tags = [t for t in emoji.tags if concept_key(t) not in hidden]
-    new = [t for t in tags if t not in emoji.name]
+    new = [tag for tag in emoji.tags if tag not in emoji.name]
     captions = [emoji.name]
     if new:
         captions.append(f'{emoji.name}: {", ".join(new[:3])}')
     if len(new) > 3:
         captions.append(f'{emoji.name} ({", ".join(new[3:6])})')
-    captions.append(f'{emoji.group.replace("-", " & ")} emoji: {emoji.name}')
+    if len(new) > 1:
+        captions.append(', '.join(new[:6]))
     return {
         'captions': captions,
         'name': emoji.name,
         'label': emoji.name,
-        'tags': tags,
+        'tags': emoji.tags,
         'vendor': sample.vendor,
         'codepoint': emoji.codepoint,
         'group': emoji.group,
@@ -197,7 +196,7 @@ def describe(sample: Sample, hidden: set[str]) -> dict:
     }
 
 
-def write_shard(path: Path, samples: Iterable[Sample], hidden: set[str]) -> None:
+def write_shard(path: Path, samples: Iterable[Sample]) -> None:
     """Write a WebDataset shard, the same bytes every time."""
     with (
         path.open('wb') as file,
@@ -205,14 +204,14 @@ def write_shard(path: Path, samples: Iterable[Sample], hidden: set[str]) -> None
         tarfile.open(fileobj=zipped, mode='w', format=tarfile.USTAR_FORMAT) as archive,
     ):
         for sample in samples:
-            text = json.dumps(describe(sample, hidden), ensure_ascii=False).encode()
+            text = json.dumps(describe(sample), ensure_ascii=False).encode()
             for suffix, data in (('webp', sample.image), ('json', text)):
                 info = tarfile.TarInfo(f'{sample.vendor}_{sample.emoji.codepoint}.{suffix}')
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
 
 
-def write_dataset(out: Path, splits: dict[str, list[Sample]], held_out: set[str]) -> dict:
+def write_dataset(out: Path, splits: dict[str, list[Sample]]) -> dict:
     """Write all shards and the class lists; return what `metadata.json` tells of the splits."""
     out.mkdir(parents=True, exist_ok=True)
     report, classes = {}, {}
@@ -227,8 +226,7 @@ def write_dataset(out: Path, splits: dict[str, list[Sample]], held_out: set[str]
             f'{split}-{i:03d}.tar.gz' if count > 1 else f'{split}.tar.gz' for i in range(count)
         ]
         for index, file in enumerate(files):
-            hidden = held_out if split == 'train' else set()
-            write_shard(out / file, samples[index::count], hidden)
+            write_shard(out / file, samples[index::count])
         vendors = Counter(s.vendor for s in samples)
         names = sorted({s.emoji.name for s in samples})
         report[split] = {
@@ -275,7 +273,7 @@ def main() -> None:
         'sources': sources,
         'left_out': dict(left_out),
         'held_out_concepts': len(held_out),
-        'splits': write_dataset(args.out, splits, held_out),
+        'splits': write_dataset(args.out, splits),
     }
     (args.out / 'metadata.json').write_text(dump(metadata), encoding='utf-8')
     print(dump(metadata))
