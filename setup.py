@@ -27,7 +27,8 @@ REQUIREMENTS = [
     'setuptools>=77.0.3,<82',  # mmengine imports pkg_resources, which 82 removed
 ]
 EXTRAS = {
-    'tests': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3'],
+    'parquet': ['pyarrow>=14'],
+    'tests': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3', 'pyarrow>=14'],
     # Only for making the emoji data set again.
     'converters': ['resvg-py>=0.1'],
 }

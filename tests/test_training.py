@@ -203,7 +203,8 @@ def test_a_small_set_is_learned(tmp_path, amp):
     """Eight pairs: the loss halves and accuracy rises far above chance."""
     cfg = small_config(tmp_path / amp, val_cfg=None, val_dataloader=None, val_evaluator=None)
     cfg.train_dataloader.dataset.indices = 8
-    cfg.custom_hooks = cfg.custom_hooks[:5]
+    evaluation = ('mmslip.ZeroShotHook', 'mmslip.RetrievalPictureHook')
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type not in evaluation]
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=100)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=60)
     cfg.param_scheduler = None

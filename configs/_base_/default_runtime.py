@@ -12,6 +12,8 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='mmslip.StepSeedHook'),
+    dict(type='mmslip.BadSampleHook'),
+    dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),
     dict(type='mmslip.ThroughputHook'),
     dict(type='mmslip.ProgressHook'),

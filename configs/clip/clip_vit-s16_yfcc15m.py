@@ -32,7 +32,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='mmslip.LoadImage'),
+    _base_.load_image,
     *_base_.clip_view,
     dict(type='mmslip.TokenizeCaption', tokenizer=dict(type='mmslip.CLIPTokenizer')),
     dict(type='mmslip.PackSLIPInputs'),

@@ -37,8 +37,8 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='MultiView', num_views=[2], transforms=[_base_.ssl_view]),
+    _base_.load_image,
+    dict(type='mmslip.MultiView', num_views=[2], transforms=[_base_.ssl_view]),
     dict(type='mmslip.PackSLIPInputs'),
 ]
 train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))

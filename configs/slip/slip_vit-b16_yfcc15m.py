@@ -49,8 +49,8 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='MultiView', num_views=[1, 2], transforms=[_base_.clip_view, _base_.ssl_view]),
+    _base_.load_image,
+    dict(type='mmslip.MultiView', num_views=[1, 2], transforms=[_base_.clip_view, _base_.ssl_view]),
     dict(type='mmslip.TokenizeCaption', tokenizer=dict(type='mmslip.CLIPTokenizer')),
     dict(type='mmslip.PackSLIPInputs'),
 ]

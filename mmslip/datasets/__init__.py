@@ -1,17 +1,33 @@
 from mmslip.datasets import transforms  # noqa: F401  (registers the transforms)
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.caption_table import CaptionTable
+from mmslip.datasets.coco_caption import COCOCaptionDataset
+from mmslip.datasets.conceptual_captions import ConceptualCaptionsDataset
 from mmslip.datasets.emoji import EmojiDataset
 from mmslip.datasets.image_text import ImageTextDataset
+from mmslip.datasets.mixed import MixedDataset, MixedSampler
+from mmslip.datasets.parquet import ParquetDataset
+from mmslip.datasets.redcaps import RedCapsDataset
 from mmslip.datasets.sampler import Visit, VisitSampler
 from mmslip.datasets.shards import ShardDataset
+from mmslip.datasets.table import TableDataset, YFCC15MDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
 
 __all__ = [
     'CLIPTokenizer',
+    'COCOCaptionDataset',
+    'CaptionTable',
     'CaptionedDataset',
+    'ConceptualCaptionsDataset',
     'EmojiDataset',
     'ImageTextDataset',
+    'MixedDataset',
+    'MixedSampler',
+    'ParquetDataset',
+    'RedCapsDataset',
     'ShardDataset',
+    'TableDataset',
     'Visit',
     'VisitSampler',
+    'YFCC15MDataset',
 ]

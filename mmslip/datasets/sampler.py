@@ -1,6 +1,7 @@
 """Order of the samples, and the random numbers of each visit to one."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from mmengine.dataset import DefaultSampler
 
@@ -43,6 +44,20 @@ class VisitSampler(DefaultSampler):
     one, and differ from epoch to epoch (mmengine seeds its workers alike in every epoch).
     """
 
+    start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and where in it to begin.
+
+        Args:
+            epoch: Number of the epoch.
+            start: How many samples of this process are left out at the beginning of its part,
+                because a run that is being resumed has visited them. ``len`` stays that of the
+                whole epoch.
+        """
+        super().set_epoch(epoch)
+        self.start = start
+
     def __iter__(self) -> Iterator[Visit]:
-        for index in super().__iter__():
+        for index in islice(super().__iter__(), self.start, None):
             yield Visit(index, mix_seed(self.seed, self.epoch, index))

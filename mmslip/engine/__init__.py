@@ -1,7 +1,9 @@
 from mmslip.engine import checkpoint  # noqa: F401  (registers the safe checkpoint loader)
 from mmslip.engine.hooks import (
+    BadSampleHook,
     PlainCheckpointHook,
     ProgressHook,
+    ResumeDataHook,
     RetrievalPictureHook,
     RunSummaryHook,
     StepSeedHook,
@@ -12,9 +14,11 @@ from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstruct
 
 __all__ = [
     'BF16OptimWrapper',
+    'BadSampleHook',
     'NoDecay1dOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ProgressHook',
+    'ResumeDataHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
     'StepSeedHook',

@@ -1,5 +1,6 @@
 from mmslip.models.backbones import TextTransformer, VisionTransformer
 from mmslip.models.data_preprocessor import SLIPDataPreprocessor
+from mmslip.models.device_augment import DeviceAugment
 from mmslip.models.heads import CLIPHead, SimCLRHead
 from mmslip.models.necks import LinearProjection
 from mmslip.models.selfsup import SimCLR
@@ -8,6 +9,7 @@ from mmslip.models.slip import SLIP
 __all__ = [
     'SLIP',
     'CLIPHead',
+    'DeviceAugment',
     'LinearProjection',
     'SLIPDataPreprocessor',
     'SimCLR',

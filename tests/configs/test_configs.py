@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmslip.datasets import CaptionTable
 from mmslip.models import SLIP
 from mmslip.registry import DATASETS, MODELS, TRANSFORMS
 
@@ -168,29 +170,58 @@ def test_switches_to_official_behaviour(name):
 def test_official_views():
     cfg = load('slip/slip_vit-b16_yfcc15m')
     (crop,) = cfg.clip_view
-    assert (crop.type, crop.scale, crop.crop_ratio_range) == ('RandomResizedCrop', 224, (0.5, 1.0))
+    kind = 'mmslip.RandomResizedCrop'
+    assert (crop.type, crop.scale, crop.crop_ratio_range) == (kind, 224, (0.5, 1.0))
     crop, jitter, grey, blur, flip = cfg.ssl_view
-    assert (crop.type, crop.scale, crop.crop_ratio_range) == ('RandomResizedCrop', 224, (0.08, 1.0))
+    assert (crop.type, crop.scale, crop.crop_ratio_range) == (kind, 224, (0.08, 1.0))
     assert jitter == dict(
         type='mmslip.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, prob=0.8
     )
-    assert (grey.type, grey.prob, grey.keep_channels) == ('RandomGrayscale', 0.2, True)
-    assert (blur.type, blur.prob, blur.magnitude_range) == ('GaussianBlur', 0.5, (0.1, 2.0))
-    assert (flip.type, flip.prob) == ('RandomFlip', 0.5)
+    assert (grey.type, grey.prob) == ('mmslip.RandomGrayscale', 0.2)
+    assert (blur.type, blur.prob, blur.sigma) == ('mmslip.GaussianBlur', 0.5, (0.1, 2.0))
+    assert (flip.type, flip.prob) == ('mmslip.RandomFlip', 0.5)
+
+
+def write_source(data: str, root: Path) -> list[str]:
+    """One sample in the layout that the config of a data set describes; returns its captions."""
+    image = dict(
+        coco='train2017/1.jpg',
+        redcaps='images/aww/x1.jpg',
+        cc3m='images/00000/000000000.jpg',
+        cc12m='images/00000/000000000.jpg',
+    ).get(data, '003.jpg')
+    (root / image).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / image)
+    (root / 'annotations').mkdir()
+    if data == 'coco':
+        captions = [dict(image_id=1, caption=caption) for caption in ('a dog', 'a cat')]
+        content = dict(images=[dict(id=1, file_name='1.jpg')], annotations=captions)
+        (root / 'annotations' / 'captions_train2017.json').write_text(json.dumps(content))
+        return ['a dog', 'a cat']
+    if data == 'redcaps':
+        content = dict(annotations=[dict(image_id='x1', subreddit='aww', caption='a dog')])
+        (root / 'annotations' / 'aww_2017.json').write_text(json.dumps(content))
+    elif data == 'cc3m':
+        (root / 'Train_GCC-training.tsv').write_text('a dog\thttp://a.example/1\n')
+    elif data == 'cc12m':
+        (root / 'cc12m.tsv').write_text('http://a.example/1\ta dog\n')
+    else:
+        CaptionTable.write(root / 'train.table', [('1002003', ['a dog'])])
+        (root / 'images' / '01').mkdir(parents=True)
+        with zipfile.ZipFile(root / 'images' / '01' / '002.zip', 'w') as archive:
+            archive.write(root / image, image)
+    return ['a dog']
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=name_of)
 def test_dataset_and_pipeline(path, tmp_path):
     """The layout the READMEs describe goes through the pipeline of every family."""
     dataset_cfg = Config.fromfile(path).train_dataloader.dataset
-    (tmp_path / 'images').mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / 'images' / 'a.jpg')
-    row = {'image': 'a.jpg', 'title': '', 'description': 'two dogs', 'caption': ['a dog', 'a cat']}
-    (tmp_path / 'train.jsonl').write_text(json.dumps(row) + '\n', encoding='utf-8')
+    captions = write_source(NAME.fullmatch(path.stem)[3], tmp_path)
     dataset_cfg.data_root = str(tmp_path)
     dataset = DATASETS.build(dataset_cfg)
-    captions = ['two dogs'] if 'yfcc15m' in path.stem else ['a dog', 'a cat']
+    assert len(dataset) == 1
     assert dataset.get_data_info(0)['text'] == captions
 
     inputs = dataset[0]['inputs']

@@ -96,7 +96,9 @@ def test_texts_are_complete(split, samples):
         name, *others = sample['captions']
         assert name == sample['name']
         assert len(others) <= 3
-        assert all(name in caption or caption.split(', ')[0] in sample['tags'] for caption in others)
+        assert all(
+            name in caption or caption.split(', ')[0] in sample['tags'] for caption in others
+        )
         assert sample['label'] == sample['name'] == sample['name'].lower().strip()
         assert all(sample[key] for key in ('group', 'subgroup', 'codepoint'))
 

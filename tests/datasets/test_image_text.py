@@ -221,6 +221,7 @@ def test_unreadable_image_is_named(make_pairs: Callable[..., Path], content: byt
         data_root=str(root),
         data_prefix=dict(img_path='images'),
         pipeline=[dict(type='mmslip.LoadImage')],
+        max_bad_share=0,
     )
     message = rf'01.png \(sample 1, {len(content)} bytes\) is not an image .* replace the file'
     with pytest.raises(ValueError, match=message) as caught:

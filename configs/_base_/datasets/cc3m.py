@@ -1,4 +1,14 @@
-"""CC3M (Conceptual Captions): one caption for each image."""
+"""CC3M (Conceptual Captions): one caption for each image.
+
+::
+
+    data/cc3m/
+    |-- Train_GCC-training.tsv            caption<TAB>url
+    `-- images/00000/000000012.jpg, ...   row 12; rows are counted from 0
+
+The images are where img2dataset leaves them with `output_format='files'` and its 10,000 samples a
+folder; for other names, change `image_name`. Rows whose image could not be fetched are left out.
+"""
 
 train_dataloader = dict(
     num_workers=8,
@@ -6,10 +16,11 @@ train_dataloader = dict(
     sampler=dict(type='mmslip.VisitSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='mmslip.ImageTextDataset',
+        type='mmslip.ConceptualCaptionsDataset',
         data_root='data/cc3m/',
-        ann_file='train.jsonl',
+        ann_file='Train_GCC-training.tsv',
+        columns=('caption', 'url'),
         data_prefix=dict(img_path='images'),
-        caption_keys='caption',
+        image_name='{folder:05d}/{row:09d}.jpg',  # `folder` is row // 10,000
     ),
 )

@@ -1,4 +1,11 @@
-"""COCO Captions 2017: several captions for each image."""
+"""COCO Captions 2017: about five captions for each image, one drawn at every visit.
+
+::
+
+    data/coco/
+    |-- annotations/captions_train2017.json
+    `-- train2017/000000000009.jpg, ...
+"""
 
 train_dataloader = dict(
     num_workers=8,
@@ -6,11 +13,9 @@ train_dataloader = dict(
     sampler=dict(type='mmslip.VisitSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='mmslip.ImageTextDataset',
+        type='mmslip.COCOCaptionDataset',
         data_root='data/coco/',
-        ann_file='train.jsonl',
-        data_prefix=dict(img_path='images'),
-        # A list of captions, of which one is drawn at every visit.
-        caption_keys='caption',
+        ann_file='annotations/captions_train2017.json',
+        data_prefix=dict(img_path='train2017'),
     ),
 )

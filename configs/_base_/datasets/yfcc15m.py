@@ -6,11 +6,11 @@ train_dataloader = dict(
     sampler=dict(type='mmslip.VisitSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='mmslip.ImageTextDataset',
+        type='mmslip.YFCC15MDataset',
         data_root='data/yfcc15m/',
-        ann_file='train.jsonl',
-        data_prefix=dict(img_path='images'),
-        # One of the two is drawn at every visit; one of them may be empty.
-        caption_keys=('title', 'description'),
+        # Title and description, of which one is drawn at every visit. Made by
+        # tools/dataset_converters/yfcc15m.py (or official_pickle.py, from the authors' list).
+        ann_file='train.table',
+        data_prefix=dict(img_path='images'),  # 00/000.zip to 99/999.zip
     ),
 )

@@ -73,7 +73,7 @@ def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Blend with the image's mean luma, rounded as torchvision rounds it."""
-    mean = np.floor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean() + 0.5)
+    mean = np.floor(cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0] + 0.5)
     return _lookup(image, np.arange(256) * factor + mean * (1 - factor))
 
 
@@ -86,7 +86,9 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     """Turn the hue by ``shift`` of a full turn (256 steps a turn)."""
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(shift * 255) % 256)  # wraps around, as hue does
+    step = np.array([round(shift * 255) % 256, 0, 0], np.uint8)
+    # Wraps around, as hue does. Adding to all channels of a row at once is fastest.
+    np.add(hsv.reshape(len(hsv), -1), np.tile(step, hsv.shape[1]), out=hsv.reshape(len(hsv), -1))
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
 

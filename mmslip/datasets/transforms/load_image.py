@@ -1,14 +1,60 @@
 """Decoding."""
 
+import io
 from pathlib import Path
 
 import cv2
-import mmcv
+import numpy as np
 from mmcv.transforms import BaseTransform
+from PIL import Image
 
+from mmslip.datasets.decode import UndecodableError, check_image, decode_image
+from mmslip.datasets.faults import BadSampleError, MissingImageError
 from mmslip.registry import TRANSFORMS
 
-__all__ = ['LoadImage']
+__all__ = ['EncodedImage', 'LoadImage']
+
+# A JPEG is stored as 8 x 8 frequencies: its decoder makes 4, 2 or 1 pixels of 8 from the lowest of
+# them, which filters and shrinks at once. The size is the header's, so the tag plays no part.
+_FLAGS = {
+    1: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
+    4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
+    8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
+}
+_ORIENTATION = 0x0112
+
+
+class EncodedImage:
+    """A JPEG that waits for its crops to be drawn, since they say how small it may be decoded.
+
+    Args:
+        content: The file.
+        shape: Height and width from its header.
+        label: What an error message calls it.
+    """
+
+    def __init__(self, content: bytes, shape: tuple[int, int], label: str) -> None:
+        self.content = content
+        self.shape = shape
+        self.label = label
+
+    def decode(self, factor: int = 1) -> np.ndarray:
+        """Decode to BGR uint8 ``(ceil(H / factor), ceil(W / factor), 3)``.
+
+        Args:
+            factor: 1, 2, 4 or 8.
+
+        Raises:
+            BadSampleError: The bytes cannot be decoded.
+        """
+        try:
+            image = cv2.imdecode(np.frombuffer(self.content, np.uint8), _FLAGS[factor])
+        except cv2.error:
+            image = None
+        if image is None:
+            raise _not_an_image(self.label, self.content, 'its data is damaged')
+        return image
 
 
 @TRANSFORMS.register_module()
@@ -19,30 +65,60 @@ class LoadImage(BaseTransform):
     ``ori_shape``. BGR is what mmcv's and mmpretrain's transforms expect; the data preprocessor
     makes RGB of it on the device.
 
+    Args:
+        defer: Leave the decoding of a JPEG to the transform that follows, which must be
+            ``mmslip.MultiView`` or ``mmslip.RandomResizedCrop``: it draws its crops and decodes
+            at the smallest scale that still gives each of them its output size. What is no JPEG,
+            or is turned by an EXIF tag, is decoded here as ever.
+        max_pixels: Larger images are refused before they are decoded, whatever their format: a file
+            of a few kilobytes may claim gigabytes of pixels.
+
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The bytes are no image, or are cut short beyond decoding.
+        MissingImageError: There is no such file.
+        BadSampleError: The bytes are no image, not a whole one, or too large a one.
     """
+
+    def __init__(self, defer: bool = False, max_pixels: int = 2**27) -> None:
+        self.defer = defer
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
         """Add ``img``."""
         name = results.get('img_name') or results['img_path']
+        label = f'{name} (sample {results.get("sample_idx")}'
         content = results.pop('img_bytes', None)
         if content is None:
             if not Path(name).is_file():
-                raise FileNotFoundError(
-                    f'There is no image {name} (sample {results.get("sample_idx")}): check '
-                    '`data_root` and `data_prefix` of the data set, or remove the row.'
+                raise MissingImageError(
+                    f'There is no image {label}): check `data_root` and `data_prefix` of the data '
+                    'set, or remove the row.'
                 )
             content = Path(name).read_bytes()
         try:
-            image = mmcv.imfrombytes(content, flag='color', backend='cv2') if content else None
-        except cv2.error:  # such as a header that claims more pixels than OpenCV accepts
-            image = None
-        if image is None:
-            raise ValueError(
-                f'{name} (sample {results.get("sample_idx")}, {len(content)} bytes) is not an '
-                'image that can be decoded: replace the file or remove the sample.'
-            )
+            check_image(content, self.max_pixels)
+            shape = _upright_jpeg_shape(content) if self.defer else None
+            if shape:
+                image = EncodedImage(content, shape, label)
+            else:
+                image = decode_image(content, self.max_pixels)
+        except UndecodableError as error:
+            raise _not_an_image(label, content, str(error)) from error
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
+
+
+def _not_an_image(label: str, content: bytes, reason: str) -> BadSampleError:
+    return BadSampleError(
+        f'{label}, {len(content)} bytes) is not an image that can be decoded ({reason}): replace '
+        'the file or remove the sample.'
+    )
+
+
+def _upright_jpeg_shape(content: bytes) -> tuple[int, int] | None:
+    """Height and width of an RGB or grey JPEG that no EXIF tag turns; else ``None``."""
+    try:
+        with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
+            turned = 'exif' in image.info and image.getexif().get(_ORIENTATION) in range(2, 9)
+            return None if turned or image.mode == 'CMYK' else (image.height, image.width)
+    except Exception:  # Pillow has many ways to refuse a header; the decoder names the sample
+        return None

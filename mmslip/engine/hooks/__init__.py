@@ -1,5 +1,7 @@
+from mmslip.engine.hooks.bad_samples import BadSampleHook
 from mmslip.engine.hooks.plain_checkpoint import PlainCheckpointHook
 from mmslip.engine.hooks.progress import ProgressHook
+from mmslip.engine.hooks.resume_data import ResumeDataHook
 from mmslip.engine.hooks.retrieval_picture import RetrievalPictureHook
 from mmslip.engine.hooks.run_summary import RunSummaryHook
 from mmslip.engine.hooks.step_seed import StepSeedHook
@@ -7,8 +9,10 @@ from mmslip.engine.hooks.throughput import ThroughputHook
 from mmslip.engine.hooks.zero_shot import ZeroShotHook
 
 __all__ = [
+    'BadSampleHook',
     'PlainCheckpointHook',
     'ProgressHook',
+    'ResumeDataHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
     'StepSeedHook',

@@ -1,0 +1,34 @@
+from mmslip.analysis.config import (
+    check_activation,
+    check_aspect,
+    check_batch_norm,
+    check_learning_rate,
+    find_all,
+)
+from mmslip.analysis.cost import check_loader_speed, check_memory, measure_loader, measure_training
+from mmslip.analysis.data import (
+    check_captions,
+    check_duplicates,
+    check_last_batch,
+    check_readable,
+    draw_captions,
+)
+from mmslip.analysis.finding import Finding
+
+__all__ = [
+    'Finding',
+    'check_activation',
+    'check_aspect',
+    'check_batch_norm',
+    'check_captions',
+    'check_duplicates',
+    'check_last_batch',
+    'check_learning_rate',
+    'check_loader_speed',
+    'check_memory',
+    'check_readable',
+    'draw_captions',
+    'find_all',
+    'measure_loader',
+    'measure_training',
+]

@@ -1,0 +1,115 @@
+"""Checks of the training data."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from mmslip.analysis.finding import Finding
+from mmslip.datasets.tokenizer import CLIPTokenizer
+
+__all__ = [
+    'check_captions',
+    'check_duplicates',
+    'check_last_batch',
+    'check_readable',
+    'draw_captions',
+]
+
+
+def _draw(dataset: Dataset, number: int) -> list[int]:
+    """Indices of different samples, the same at every call."""
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return order[:number].tolist()
+
+
+def draw_captions(dataset: Dataset, number: int) -> list[str]:
+    """One caption of each of ``number`` readable samples, drawn as training draws them."""
+    rng = np.random.default_rng(0)
+    captions = []
+    for index in _draw(dataset, number):
+        try:
+            text = dataset.get_data_info(index)['text']
+        except (ValueError, OSError):  # counted by `check_readable`
+            continue
+        if len(text):
+            captions.append(text if isinstance(text, str) else text[rng.integers(len(text))])
+    return captions
+
+
+def check_captions(captions: Sequence[str], tokenizer: CLIPTokenizer) -> Finding:
+    """How many captions the context length cuts, and how long captions are."""
+    room = tokenizer.context_length - 2  # start and end
+    lengths = np.array([len(tokenizer.encode(caption)) for caption in captions])
+    share = (lengths > room).mean()
+    text = f'{share:.1%} of captions are cut to {room} tokens; 95% have at most '
+    text += f'{np.percentile(lengths, 95):.0f}'
+    if share <= 0.02:
+        return Finding('caption length', text)
+    remedy = 'a longer context_length of tokenizer and text tower, or shorter captions'
+    return Finding('caption length', text, 'warn', remedy)
+
+
+def check_duplicates(captions: Sequence[str], batch_size: int) -> Finding:
+    """How many samples of a batch meet their own caption at another image: false negatives.
+
+    From the captions' frequencies in a random part of the data: a caption that makes up the share
+    q of the others is missing among ``batch_size - 1`` of them with probability (1 - q)^(B - 1).
+
+    Args:
+        captions: One of each of some samples.
+        batch_size: Samples that are compared with each other, over all processes.
+    """
+    counts = np.array(list(Counter(captions).values()))
+    others = (counts - 1) / max(len(captions) - 1, 1)
+    share = float((counts * (1 - (1 - others) ** (batch_size - 1))).sum() / len(captions))
+    text = f'{share:.1%} of the samples of a batch of {batch_size} share their caption with another'
+    if share <= 0.05:
+        return Finding('duplicate captions', text)
+    remedy = 'more varied captions, fewer copies, or a smaller batch: they are false negatives'
+    return Finding('duplicate captions', text, 'warn', remedy)
+
+
+def check_readable(dataset: Dataset, number: int, max_share: float = 0.01) -> Finding:
+    """Share of unreadable samples among ``number`` of them, pipeline included."""
+    bad, last, indices = 0, None, _draw(dataset, number)
+    for index in indices:
+        try:
+            _read(dataset, index)
+        except (ValueError, OSError) as error:
+            bad, last = bad + 1, error
+    share = bad / len(indices)
+    text = f'{bad} of {len(indices)} samples cannot be read'
+    if not bad:
+        return Finding('readable samples', text)
+    verdict = 'fail' if share > max_share else 'warn'
+    return Finding('readable samples', text, verdict, f'repair or remove them, e.g.: {last}')
+
+
+def _read(dataset: Dataset, index: int) -> None:
+    """Run the pipeline of one sample past the policy that replaces bad samples."""
+    while not hasattr(dataset, 'prepare_data'):  # wrappers of mmengine
+        place = dataset._get_ori_dataset_idx(index)
+        if isinstance(place, tuple):
+            dataset, index = dataset.datasets[place[0]], place[1]
+        else:
+            dataset, index = dataset.dataset, place
+    dataset.prepare_data(index)
+
+
+def check_last_batch(loader: DataLoader, world_size: int) -> Finding:
+    """Whether an epoch has whole batches only, and has any."""
+    size, per_process = loader.batch_size, len(loader.dataset) // world_size
+    text = f'{len(loader.dataset)} samples, {size} x {world_size} in a step'
+    if loader.drop_last:
+        if per_process < size:
+            remedy = f'batch_size of at most {per_process}'
+            return Finding('last batch', f'{text}: an epoch has no step', 'fail', remedy)
+        return Finding('last batch', f'{text}, drop_last')
+    if per_process % size == 0:
+        return Finding('last batch', text)
+    text += f': the last step has {per_process % size} only'
+    return Finding(
+        'last batch', text, 'warn', 'drop_last=True: a contrastive loss depends on the batch size'
+    )

@@ -1,0 +1,47 @@
+"""Where the bad samples of a run are listed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mmslip.datasets.base import CaptionedDataset
+from mmslip.registry import HOOKS
+
+__all__ = ['BadSampleHook']
+
+
+@HOOKS.register_module()
+class BadSampleHook(Hook):
+    """Have the training data list unreadable samples in ``bad_samples.jsonl`` of the work folder.
+
+    Each line is ``{"index": ..., "error": ...}``, once for each sample, whatever process met it and
+    however often the run was resumed. :class:`mmslip.datasets.CaptionedDataset` says what becomes
+    of such samples.
+    """
+
+    # Before ResumeDataHook, with which an iteration loop's workers start.
+    priority = 'NORMAL'
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell the data sets, of which every worker will have a copy."""
+        self._path = Path(runner.work_dir, 'bad_samples.jsonl').absolute()
+        for dataset in _captioned(runner.train_dataloader.dataset):
+            dataset.bad_samples.path = self._path
+
+    def after_train(self, runner: Runner) -> None:
+        """Say how many there are."""
+        if self._path.is_file():
+            number = len(self._path.read_bytes().splitlines())
+            runner.logger.warning(f'{number} bad samples were replaced; they are in {self._path}.')
+
+
+def _captioned(dataset: Dataset) -> Iterator[CaptionedDataset]:
+    """The data sets inside mmengine's wrappers."""
+    if isinstance(dataset, CaptionedDataset):
+        yield dataset
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from _captioned(part)

@@ -1,0 +1,386 @@
+"""Every kind of broken sample, and what becomes of it."""
+
+import io
+import json
+import struct
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.dataset import Compose, ConcatDataset, DefaultSampler, RepeatDataset
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import mmslip.engine  # noqa: F401  (registers the hooks)
+from mmslip.datasets import ImageTextDataset, ShardDataset, Visit
+from mmslip.datasets.faults import BadSampleError, BadSamples, MissingImageError
+from mmslip.datasets.transforms import LoadImage
+from tests.datasets.test_shards import pack
+
+PIPELINE = [dict(type='mmslip.LoadImage')]
+rng = np.random.default_rng(0)
+# Smooth, so that JPEG keeps it.
+PICTURE = cv2.resize(rng.integers(0, 256, (4, 4, 3), np.uint8), (60, 44))  # RGB
+
+
+def encode(image: np.ndarray | Image.Image, kind: str = 'PNG', **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def load(content: bytes, **options: object) -> np.ndarray:
+    """Decode to RGB."""
+    return LoadImage(**options)(dict(img_bytes=content, img_name='a.tar:7'))['img'][..., ::-1]
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims a size."""
+    content = bytearray(encode(PICTURE))
+    content[16:24] = struct.pack('>II', width, height)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    return bytes(content)
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    content = bytearray(encode(PICTURE, 'JPEG'))
+    place = content.index(b'\xff\xc0')
+    content[place + 5 : place + 9] = struct.pack('>HH', height, width)
+    return bytes(content)
+
+
+THUMBNAIL = encode(PICTURE[:8, :8], 'JPEG')
+WHOLE = {
+    'jpeg': encode(PICTURE, 'JPEG', quality=95),
+    'progressive': encode(PICTURE, 'JPEG', quality=95, progressive=True),
+    # A comment that holds a whole JPEG, as EXIF thumbnails do.
+    'thumbnail': encode(PICTURE, 'JPEG', quality=95, comment=THUMBNAIL),
+    'png': encode(PICTURE),
+    'webp': encode(PICTURE, 'WEBP', quality=95),
+    'lossless webp': encode(PICTURE, 'WEBP', lossless=True),
+    'bmp': encode(PICTURE, 'BMP'),
+    'tiff': encode(PICTURE, 'TIFF'),
+    'gif': encode(PICTURE, 'GIF'),
+}
+
+
+@pytest.mark.parametrize('kind', WHOLE)
+@pytest.mark.parametrize('defer', [False, True])
+def test_truncated_files_are_bad(kind: str, defer: bool) -> None:
+    whole = WHOLE[kind]
+    image = LoadImage(defer=defer)(dict(img_bytes=whole, img_name='x'))['img']
+    image = (image if isinstance(image, np.ndarray) else image.decode())[..., ::-1]
+    assert np.abs(image.astype(int) - PICTURE).mean() < (20 if kind == 'gif' else 4)
+    # The last bytes of a PNG are check sums, behind all pixels.
+    for length in (len(whole) // 2, len(whole) * 9 // 10, len(whole) - 30):
+        with pytest.raises(BadSampleError, match=rf'x \(sample None, {length} bytes\) .*\(.+\)'):
+            LoadImage(defer=defer)(dict(img_bytes=whole[:length], img_name='x'))
+
+
+def test_bytes_behind_the_end_do_no_harm() -> None:
+    np.testing.assert_array_equal(load(WHOLE['jpeg'] + bytes(99)), load(WHOLE['jpeg']))
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>404</html>', b'%!PS-Adobe EPSF-3.0', b'\xff\xd8'])
+def test_other_files_are_bad(content: bytes) -> None:
+    with pytest.raises(BadSampleError, match='its format is unknown'):
+        load(content)
+
+
+@pytest.mark.parametrize('content', [png_of_size(60_000, 60_000), jpeg_of_size(60_000, 60_000)])
+@pytest.mark.parametrize('defer', [False, True])
+def test_bombs_are_refused_before_decoding(content: bytes, defer: bool) -> None:
+    with pytest.raises(BadSampleError, match='a.tar:7'):
+        load(content, defer=defer)
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'lossless webp'])
+def test_limit_of_pixels(kind: str) -> None:
+    assert load(WHOLE[kind], max_pixels=60 * 44).shape == (44, 60, 3)
+    with pytest.raises(BadSampleError, match=r'claims 60 x 44 pixels; .*max_pixels=2639'):
+        load(WHOLE[kind], max_pixels=60 * 44 - 1)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'TIFF'])
+@pytest.mark.parametrize('defer', [False, True])
+def test_cmyk(kind: str, defer: bool) -> None:
+    image = load(encode(Image.fromarray(PICTURE).convert('CMYK'), kind), defer=defer)
+    assert np.abs(image.astype(int) - PICTURE).mean() < 4
+
+
+def test_sixteen_bits() -> None:
+    deep = PICTURE[..., 0].astype(np.uint16) * 256 + 77
+    for content in (encode(deep), encode(deep, 'TIFF')):
+        np.testing.assert_array_equal(load(content), np.repeat(PICTURE[..., :1], 3, axis=2))
+    colour = cv2.imencode('.png', PICTURE[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    np.testing.assert_array_equal(load(colour), PICTURE)
+    with pytest.raises(BadSampleError, match='floating-point'):
+        load(encode(PICTURE[..., 0].astype(np.float32), 'TIFF'))
+
+
+@pytest.mark.parametrize(('kind', 'options'), [('PNG', {}), ('WEBP', dict(lossless=True))])
+def test_transparency_is_over_white(kind: str, options: dict) -> None:
+    alpha = np.repeat(np.linspace(0, 255, 60).astype(np.uint8)[None], 44, axis=0)
+    content = encode(np.dstack([PICTURE, alpha]), kind, exact=True, **options)
+    part = alpha[..., None] / 255
+    expected = PICTURE * part + 255 * (1 - part)
+    assert np.abs(load(content) - expected).max() <= 1
+    assert (load(content)[:, 0] == 255).all()
+
+
+def test_palette_and_its_transparent_colour() -> None:
+    palette = Image.fromarray(PICTURE).quantize(16)
+    expected = np.array(palette.convert('RGB'))
+    np.testing.assert_array_equal(load(encode(palette)), expected)
+    expected[np.asarray(palette) == 3] = 255
+    np.testing.assert_array_equal(load(encode(palette, transparency=3)), expected)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP'])
+@pytest.mark.parametrize('defer', [False, True])
+def test_exif_rotation(kind: str, defer: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(PICTURE, kind, exif=exif, **(dict(quality=95) if kind != 'PNG' else {}))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert('RGB'))
+    assert upright.shape == (60, 44, 3)
+    assert np.abs(load(content, defer=defer).astype(int) - upright).max() <= 4
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'BMP'])
+@pytest.mark.parametrize('shape', [(1, 1, 3), (1, 200, 3)])
+def test_thinnest_images_go_through_a_pipeline(kind: str, shape: tuple) -> None:
+    content = encode(np.full(shape, 90, np.uint8), kind)
+    crop = dict(type='mmslip.RandomResizedCrop', scale=16)
+    views = dict(type='mmslip.MultiView', transforms=[[crop]], num_views=[2])
+    for defer in (False, True):
+        pipeline = Compose([dict(type='mmslip.LoadImage', defer=defer), views])
+        out = pipeline(dict(img_bytes=content, img_name='x'))
+        assert all(np.abs(view.astype(int) - 90).max() <= 3 for view in out['img'])
+
+
+FAULTS = {
+    'missing': (lambda path: path.unlink(), 'There is no image'),
+    'empty': (lambda path: path.write_bytes(b''), 'format is unknown'),
+    'html': (lambda path: path.write_text('<html>'), 'format is unknown'),
+    'truncated': (lambda path: path.write_bytes(WHOLE['jpeg'][:-30]), 'cut short'),
+    'bomb': (lambda path: path.write_bytes(png_of_size(60_000, 60_000)), '02.png'),
+    'folder': (lambda path: (path.unlink(), path.mkdir()), 'There is no image'),
+}
+
+
+@pytest.fixture
+def make_dataset(make_pairs: Callable[..., Path]) -> Callable[..., ImageTextDataset]:
+    root = []
+
+    def make(number: int = 6, **options: object) -> ImageTextDataset:
+        root.append(root[0] if root else make_pairs(number))
+        return ImageTextDataset(
+            'pairs.jsonl',
+            data_root=str(root[0]),
+            data_prefix=dict(img_path='images'),
+            pipeline=PIPELINE,
+            **options,
+        )
+
+    return make
+
+
+def break_image(dataset: ImageTextDataset, *indices: int) -> None:
+    for index in indices:
+        Path(dataset.get_data_info(index)['img_path']).write_bytes(b'no image')
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_bad_images_are_replaced_counted_and_listed(make_dataset, tmp_path, fault):
+    dataset = make_dataset()
+    dataset.bad_samples.path = tmp_path / 'bad_samples.jsonl'
+    action, message = FAULTS[fault]
+    action(tmp_path / 'images' / '02.png')
+    for _ in range(2):
+        assert [item['sample_idx'] for item in map(dataset.__getitem__, range(6))] == [
+            *(0, 1, 3, 3, 4, 5)
+        ]
+    assert (dataset.bad_samples.visits, dataset.bad_samples.replaced) == (12, 2)
+    (line,) = dataset.bad_samples.path.read_text().splitlines()
+    assert json.loads(line)['index'] == 2
+    assert message in json.loads(line)['error']
+    assert str(tmp_path / 'images' / '02.png') in json.loads(line)['error']
+    for strict in (dict(max_bad_share=0), dict(test_mode=True)):
+        with pytest.raises(BadSampleError, match=message):
+            make_dataset(**strict)[2]
+
+
+def test_missing_images_are_still_file_not_found(make_dataset, tmp_path):
+    dataset = make_dataset(max_bad_share=0)
+    (tmp_path / 'images' / '01.png').unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        dataset[1]
+    assert isinstance(caught.value, MissingImageError)
+
+
+@pytest.mark.parametrize(
+    ('member', 'content', 'message'),
+    [
+        ('1.txt', b'', 'empty'),
+        ('1.txt', b' \n ', 'empty'),
+        ('1.txt', 'Tür'.encode('latin-1'), 'cannot be read'),
+        ('1.json', b'{"caption": ["", " "]}', 'no caption'),
+        ('1.json', b'{"capt', 'cannot be read'),
+    ],
+)
+def test_bad_captions_of_shards_are_replaced(tmp_path, member, content, message):
+    good = encode(PICTURE, 'JPEG')
+    pairs = [('0.jpg', good), ('0.txt', b'zero'), ('1.jpg', good), (member, content)]
+    path = pack(tmp_path / 'a.tar', [*pairs, ('2.jpg', good), ('2.txt', b'two')])
+    dataset = ShardDataset(path, pipeline=PIPELINE)
+    dataset.bad_samples.path = tmp_path / 'bad_samples.jsonl'
+    assert [dataset[index]['text'] for index in range(3)] == ['zero', 'two', 'two']
+    (line,) = dataset.bad_samples.path.read_text().splitlines()
+    assert message in line
+    assert f'{path}:1' in line
+    with pytest.raises(BadSampleError, match=message):
+        ShardDataset(path, pipeline=PIPELINE, max_bad_share=0)[1]
+
+
+def test_the_last_sample_wraps_around_and_a_row_of_bad_ones_is_passed(make_dataset):
+    dataset = make_dataset()
+    break_image(dataset, 3, 4, 5)
+    assert [dataset[index]['sample_idx'] for index in (3, 4, 5, -1)] == [0, 0, 0, 0]
+    with pytest.raises(IndexError):
+        dataset[6]
+    assert ConcatDataset([dataset, dataset])[Visit(11, 1)]['sample_idx'] == 0
+    assert RepeatDataset(dataset, 2)[Visit(10, 1)]['sample_idx'] == 0
+
+
+def test_no_sample_works(make_dataset):
+    dataset = make_dataset()
+    break_image(dataset, *range(6))
+    with pytest.raises(BadSampleError, match='02.png'):
+        dataset[2]
+
+
+def test_a_replacement_depends_on_the_visit_only(make_dataset):
+    dataset = make_dataset()
+    dataset.pipeline.transforms.append(lambda results: dict(results, drawn=np.random.rand()))
+    draws = dataset[Visit(3, 5)]['drawn']
+    break_image(dataset, 2)
+    replaced = dataset[Visit(2, 5)]
+    assert (replaced['sample_idx'], replaced['drawn']) == (3, draws)
+
+
+def test_errors_of_code_are_not_faults_of_data(make_dataset):
+    dataset = make_dataset()
+
+    def broken(results: dict) -> dict:
+        raise ValueError('MultiView made 5 views')
+
+    dataset.pipeline.transforms.append(broken)
+    with pytest.raises(ValueError, match='5 views') as caught:
+        dataset[0]
+    assert not isinstance(caught.value, BadSampleError)
+
+
+def test_a_share_above_the_limit_stops():
+    bad = BadSamples(0.01)
+    error = BadSampleError('x.jpg is gone')
+    for _ in range(199):
+        bad.count(error)  # too few to judge
+    with pytest.raises(RuntimeError, match=r'200 of 200 samples .*max_bad_share=0.01.*x.jpg'):
+        bad.count(error)
+
+    # At half the limit no run of chance stops it; at three times the limit it stops.
+    for share, stops in ((0.005, False), (0.03, True)):
+        bad, draws = BadSamples(0.01), np.random.default_rng(1).random(20_000) < share
+        stopped = False
+        for draw in draws:
+            try:
+                bad.count(error if draw else None)
+            except RuntimeError:
+                stopped = True
+                break
+        assert stopped is stops
+    assert bad.visits < 3000
+    with pytest.raises(ValueError, match='max_bad_share'):
+        BadSamples(1.5)
+
+
+def test_processes_and_later_runs_list_a_sample_once(tmp_path):
+    one, two = BadSamples(0.5), BadSamples(0.5)
+    one.path = two.path = tmp_path / 'bad_samples.jsonl'
+    for bad in (one, two, one):
+        bad.add(4, BadSampleError('ä is bad'))
+    two.add(5, BadSampleError('b is bad'))
+    one.add(5, BadSampleError('b is bad'))
+    lines = [json.loads(line) for line in one.path.read_text('utf-8').splitlines()]
+    assert lines == [dict(index=4, error='ä is bad'), dict(index=5, error='b is bad')]
+
+
+class Mean(BaseModel):
+    """Takes anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, sample_idx: Tensor, mode: str = 'loss', **others: object) -> dict:
+        return dict(loss=self.layer(sample_idx.float()[:, None]).mean())
+
+
+def crop_and_keep(results: dict) -> dict:
+    return dict(sample_idx=results['sample_idx'])
+
+
+@pytest.mark.parametrize(
+    'loop', [dict(by_epoch=True, max_epochs=2), dict(by_epoch=False, max_iters=6)]
+)
+def test_workers_of_a_run_list_in_the_work_folder(make_dataset, tmp_path, loop):
+    dataset = make_dataset(max_bad_share=0.9)
+    dataset.pipeline.transforms.append(crop_and_keep)
+    break_image(dataset, 1, 4)
+    runner = Runner(
+        model=Mean(),
+        work_dir=str(tmp_path / 'work'),
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=2,
+            persistent_workers=True,
+            sampler=dict(type='mmslip.VisitSampler'),
+            collate_fn=dict(type='default_collate'),
+            dataset=dataset,
+        ),
+        train_cfg=loop,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[dict(type='mmslip.BadSampleHook'), dict(type='mmslip.ResumeDataHook')],
+        default_hooks=dict(checkpoint=None),
+        default_scope='mmpretrain',
+        experiment_name=f'run-{uuid.uuid4()}',
+    )
+    runner.train()
+    # Otherwise workers would wait for the garbage collector, and that for them.
+    runner.train_loop.dataloader_iterator = runner.train_dataloader._iterator = None
+    lines = (tmp_path / 'work' / 'bad_samples.jsonl').read_text().splitlines()
+    assert sorted(json.loads(line)['index'] for line in lines) == [1, 4]
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert '2 bad samples were replaced; they are in' in log
+
+
+def test_a_worker_stops_the_run(make_dataset):
+    dataset = make_dataset()
+    break_image(dataset, 0)
+    sampler = DefaultSampler(RepeatDataset(dataset, 60), shuffle=False)
+    loader = DataLoader(
+        RepeatDataset(dataset, 60), sampler=sampler, num_workers=1, collate_fn=len, batch_size=6
+    )
+    batches = iter(loader)
+    with pytest.raises(RuntimeError, match=r'of 2\d\d samples could not be read'):
+        list(batches)
+    batches._shutdown_workers()

@@ -1,0 +1,201 @@
+"""Tests of mixed sources: proportions, passes without repetition, and independence of workers."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import mmengine.dataset.sampler as mmengine_sampler
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from mmslip.datasets import ImageTextDataset, MixedDataset, MixedSampler, Visit, VisitSampler
+from mmslip.datasets.mixed import _BLOCK, permute
+from mmslip.registry import DATA_SAMPLERS, DATASETS
+from mmslip.utils import mix_seed
+
+
+class Numbers:
+    """A source whose items say what was asked for."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.size = name, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[str, int, int | None]:
+        assert 0 <= index < self.size
+        return self.name, int(index), getattr(index, 'seed', None)
+
+
+def mix(*sizes: int, weights: list[float], length: int = 1000, **kwargs: object) -> MixedDataset:
+    sources = [Numbers('abcdef'[number], size) for number, size in enumerate(sizes)]
+    return MixedDataset(sources, weights=weights, length=length, **kwargs)
+
+
+def epoch_of(dataset: MixedDataset, epoch: int, workers: int = 0, **kwargs: object) -> list[tuple]:
+    sampler = MixedSampler(dataset, seed=kwargs.pop('seed', 3), **kwargs)
+    sampler.set_epoch(epoch)
+    loader = DataLoader(
+        dataset, batch_size=7, sampler=sampler, num_workers=workers, collate_fn=list
+    )
+    return [item for batch in loader for item in batch]
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 15, 16, 17, 100, 1025])
+def test_permute_is_one_to_one(size: int) -> None:
+    orders = [[permute(index, size, key) for index in range(size)] for key in (1, 2)]
+    assert all(sorted(order) == list(range(size)) for order in orders)
+    if size > 10:
+        assert orders[0] != orders[1]
+        assert orders[0] != list(range(size))
+
+
+def test_permute_is_even() -> None:
+    """Chi-squared of where two elements go, over many keys; its deviation is sqrt(2 n)."""
+    size, keys = 12, 6000
+    pairs = Counter((permute(0, size, key), permute(1, size, key)) for key in range(keys))
+    cells = size * (size - 1)
+    expected = keys / cells
+    chi = sum((pairs[pair] - expected) ** 2 / expected for pair in pairs)
+    chi += (cells - len(pairs)) * expected
+    assert abs(chi - cells) < 5 * math.sqrt(2 * cells)
+
+
+@pytest.mark.parametrize('weights', [[2, 1, 5], [0.1, 0.2, 0.7], [1e-4, 3, 1 / 3]])
+def test_proportions_are_kept_in_the_long_run(weights: list[float]) -> None:
+    dataset = mix(50, 60, 70, weights=weights)
+    previous = [0, 0, 0]
+    for blocks in [*range(1, 200), 10**6, 10**9]:
+        number = blocks * _BLOCK
+        totals = dataset._totals(number)
+        assert sum(totals) == number
+        assert all(now >= before for now, before in zip(totals, previous, strict=True))
+        for total, weight in zip(totals, weights, strict=True):
+            assert abs(total - number * weight / sum(weights)) <= 3
+        previous = totals
+    blocks = 3
+    counts = Counter(dataset.locate(position)[0] for position in range(blocks * _BLOCK))
+    assert [counts[source] for source in range(3)] == dataset._totals(blocks * _BLOCK)
+
+
+def test_proportions_of_parts_vary_like_draws() -> None:
+    dataset = mix(50, 50, weights=[0.3, 0.7])
+    size, parts, scores = 128, 80, []  # eight parts of a block: drawn without putting back
+    deviation = math.sqrt(0.3 * 0.7 * size * (_BLOCK - size) / (_BLOCK - 1))
+    for part in range(parts):
+        drawn = sum(dataset.locate(size * part + number)[0] == 0 for number in range(size))
+        scores.append((drawn - 0.3 * size) / deviation)
+    assert max(map(abs, scores)) < 4
+    assert 0.5 < sum(score**2 for score in scores) / parts < 1.6  # neither regular nor clustered
+
+
+def test_no_repetition_before_a_source_is_exhausted() -> None:
+    sizes = (37, 500, 1)
+    dataset = mix(*sizes, weights=[1, 2, 0.1], length=60)
+    visits: list[list[int]] = [[], [], []]
+    for position in range(5000):
+        source, index = dataset.locate(position)
+        visits[source].append(index)
+    for size, walked in zip(sizes, visits, strict=True):
+        passes = [walked[start : start + size] for start in range(0, len(walked), size)]
+        assert len(passes) > 3
+        assert all(sorted(part) == list(range(size)) for part in passes[:-1])
+        assert len(set(passes[-1])) == len(passes[-1])
+        if size > 1:  # every pass in another order
+            assert all(one[:5] != two[:5] for one, two in pairwise(passes[:-1]))
+
+
+def test_epochs_go_on_and_do_not_depend_on_workers_or_ranks() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=100, seed=5)
+    epochs = [epoch_of(dataset, epoch, shuffle=False) for epoch in range(3)]
+    for epoch, items in enumerate(epochs):
+        assert len(items) == 100
+        for place, (name, index, seed) in enumerate(items):
+            assert ('ab'.index(name), index) == dataset.locate(100 * epoch + place)
+            assert seed == mix_seed(3, epoch, place)
+        assert epoch_of(dataset, epoch, workers=2, shuffle=False) == items
+        assert Counter(epoch_of(dataset, epoch, shuffle=True)) == Counter(items)
+    # Over the ends of epochs, no sample comes twice.
+    seen = [item[:2] for items in epochs for item in items if item[0] == 'b']
+    assert len(set(seen)) == len(seen) > 200
+    assert {item[:2] for item in epochs[0]} != {item[:2] for item in epochs[1]}
+    other = mix(90, 300, weights=[1, 3], length=100, seed=6)
+    assert [item[:2] for item in epoch_of(other, 0, shuffle=False)] != [i[:2] for i in epochs[0]]
+
+    parts = []
+    for rank in range(4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mmengine_sampler, 'get_dist_info', lambda: (rank, 4))  # noqa: B023
+            parts.append(epoch_of(dataset, 1, shuffle=False))
+    assert [parts[place % 4][place // 4] for place in range(100)] == epochs[1]
+
+
+def test_resumed_epoch_goes_on() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=100)
+    sampler = DATA_SAMPLERS.build(dict(type='mmslip.MixedSampler', dataset=dataset, seed=1))
+    sampler.set_epoch(2)
+    whole = [(int(visit), visit.seed) for visit in sampler]
+    sampler.set_epoch(2, 30)
+    assert [(int(visit), visit.seed) for visit in sampler] == whole[30:]
+    assert sorted(position for position, _ in whole) == list(range(200, 300))
+
+
+def test_other_samplers_are_refused() -> None:
+    dataset = mix(4, 4, weights=[1, 1])
+    (visit, *_) = VisitSampler(dataset, seed=0)
+    with pytest.raises(TypeError, match=r"sampler=dict\(type='mmslip.MixedSampler'\)"):
+        dataset[visit]
+    name, index, seed = dataset[3]  # for looking at, as the first epoch has it
+    assert ('ab'.index(name), index) == dataset.locate(3)
+    assert seed is None
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(weights=[1, 0]), r'finite and above zero, not \[1, 0\]'),
+        (dict(weights=[1, -2]), 'finite and above zero'),
+        (dict(weights=[1, math.nan]), 'finite and above zero'),
+        (dict(weights=[1, math.inf]), 'finite and above zero'),
+        (dict(weights=[1]), '2 datasets need as many weights, not 1'),
+        (dict(weights=[1, 2], length=0), 'samples in an epoch, not 0'),
+        (dict(weights=[1, 2], length=2.5), 'samples in an epoch, not 2.5'),
+    ],
+)
+def test_bad_arguments(kwargs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mix(4, 4, **kwargs)
+
+
+def test_no_or_empty_sources() -> None:
+    with pytest.raises(ValueError, match='0 datasets'):
+        mix(weights=[])
+    with pytest.raises(ValueError, match=r'datasets\[1\] is empty'):
+        mix(4, 0, weights=[1, 1])
+
+
+def test_sources_from_configs(make_pairs: Callable[..., Path]) -> None:
+    root = make_pairs(4)
+    source = dict(
+        type='mmslip.ImageTextDataset',
+        ann_file='pairs.jsonl',
+        data_root=str(root),
+        data_prefix=dict(img_path='images'),
+        pipeline=[dict(type='mmslip.LoadImage'), dict(type='RandomCrop', crop_size=8)],
+    )
+    mixed = DATASETS.build(
+        dict(type='mmslip.MixedDataset', datasets=[source, source], weights=[1, 1], length=6)
+    )
+    assert len(mixed) == 6
+    assert mixed.metainfo == mixed.datasets[0].metainfo
+    plain = ImageTextDataset(**{key: value for key, value in source.items() if key != 'type'})
+    (visit, *_) = MixedSampler(mixed, seed=0, shuffle=False)
+    _, index = mixed.locate(0)
+    views = mixed[visit]['img'], plain[Visit(index, visit.seed)]['img']
+    np.testing.assert_array_equal(*views)
+    assert views[0].shape == (8, 8, 3)
+    assert mixed.get_data_info(0) == plain.get_data_info(index)

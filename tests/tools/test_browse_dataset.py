@@ -1,0 +1,68 @@
+"""The contact sheet shows the right picture, in the right colours."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tools' / 'analysis'))
+import browse_dataset  # noqa: E402
+
+
+def job(root: Path, side: int) -> Config:
+    """Views that are the picture itself, resized: what is drawn can be compared."""
+    resize = [dict(type='Resize', scale=(side, side))]
+    pipeline = [
+        dict(type='mmslip.LoadImage'),
+        dict(type='MultiView', num_views=[1, 2], transforms=[resize, resize]),
+        dict(type='mmslip.TokenizeCaption', tokenizer=None),
+        dict(type='mmslip.PackSLIPInputs'),
+    ]
+    dataset = dict(
+        type='mmslip.ImageTextDataset',
+        data_root=str(root),
+        ann_file='pairs.jsonl',
+        data_prefix=dict(img_path='images'),
+        pipeline=pipeline,
+    )
+    loader = dict(
+        batch_size=2,
+        num_workers=2,
+        sampler=dict(type='mmslip.VisitSampler'),
+        collate_fn=dict(type='default_collate'),
+        dataset=dataset,
+    )
+    return Config(dict(model=dict(type='mmslip.SLIP'), train_dataloader=loader))
+
+
+def test_rows_hold_pictures_and_captions(make_pairs: Callable) -> None:
+    rows = browse_dataset.collect(job(make_pairs(5), side=20), number=3)
+    assert len(rows) == 3
+    assert len({caption for caption, _ in rows}) == 3
+    for caption, pictures in rows:
+        titles = [title for title, _ in pictures]
+        assert titles[1:] == ['CLIP view', 'SSL view 1', 'SSL view 2']
+        stored = pictures[0][1]
+        assert titles[0] == f'stored, {stored.shape[1]} x {stored.shape[0]}'
+        assert caption.startswith('shape ')
+        # The same colours as the file: red is red.
+        for _, view in pictures[1:]:
+            np.testing.assert_array_equal(view, mmcv.imresize(stored, (20, 20)))
+
+
+def test_the_tool_writes_a_picture(make_pairs: Callable, monkeypatch, tmp_path: Path) -> None:
+    config, out = tmp_path / 'config.py', tmp_path / 'new' / 'sheet.png'
+    job(make_pairs(3), side=20).dump(config)
+    command = ['browse_dataset.py', str(config), '--out', str(out), '--samples', '9']
+    monkeypatch.setattr(sys, 'argv', command)
+    browse_dataset.main()
+    sheet = mmcv.imread(out, channel_order='rgb')
+    assert sheet.shape == (660, 1060, 3)  # three rows, since there are three samples
+    # Its most frequent colours beside white are those of the shapes.
+    for image in sorted((tmp_path / 'images').iterdir()):
+        colours = mmcv.imread(image, channel_order='rgb').reshape(-1, 3)
+        assert (sheet == colours[0]).all(-1).sum() > 500

@@ -1,0 +1,104 @@
+"""Draw what the model will see: ``python tools/analysis/browse_dataset.py CONFIG``."""
+
+import argparse
+import copy
+import textwrap
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mmengine.config import Config, DictAction
+from mmengine.dataset import default_collate
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
+from torch import Tensor
+
+from mmslip.analysis import find_all
+from mmslip.datasets.transforms.load_image import LoadImage
+from mmslip.registry import MODELS, TOKENIZERS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Draw some training samples as stored and as the model sees them: the view of '
+        'the language half, those of the self-supervised half, and the caption out of its tokens.'
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--out', default='samples.png', help='picture to write')
+    parser.add_argument('--samples', type=int, default=6, help='number of samples')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override settings, KEY=VALUE ...'
+    )
+    return parser.parse_args()
+
+
+def collect(cfg: Config, number: int) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+    """Caption and titled RGB pictures of the first samples that training will visit."""
+    loader_cfg = dict(copy.deepcopy(cfg.train_dataloader), num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(loader_cfg, seed=0)
+    visits = [visit for visit, _ in zip(loader.sampler, range(number), strict=False)]
+    # Through the model's own preprocessor, so that a wrong channel order would show.
+    preprocessor = MODELS.build(
+        cfg.model.get('data_preprocessor') or dict(type='mmslip.SLIPDataPreprocessor')
+    )
+    batch = default_collate([loader.dataset[visit] for visit in visits])
+    inputs = preprocessor(batch, training=True)['inputs']
+    views = {'CLIP view': inputs['image']} if 'image' in inputs else {}
+    views |= {f'SSL view {n}': view for n, view in enumerate(inputs.get('views', []), 1)}
+    tokenizer = next(find_all(cfg.train_dataloader, 'TokenizeCaption'), {}).get('tokenizer')
+    tokenizer = TOKENIZERS.build(tokenizer or dict(type='mmslip.CLIPTokenizer'))
+    rows = []
+    for row, visit in enumerate(visits):
+        info = loader.dataset.get_data_info(int(visit))
+        original = mmcv.bgr2rgb(LoadImage()(dict(info))['img'])
+        height, width = original.shape[:2]
+        pictures = [(f'stored, {width} x {height}', original)]
+        pictures += [(title, to_picture(view[row], preprocessor)) for title, view in views.items()]
+        caption = tokenizer.decode(inputs['text'][row]) if 'text' in inputs else ''
+        rows.append((caption, pictures))
+    return rows
+
+
+def to_picture(view: Tensor, preprocessor: object) -> np.ndarray:
+    """Undo the normalisation: float RGB ``(3, H, W)`` to uint8 RGB ``(H, W, 3)``."""
+    pixels = view * preprocessor.std + preprocessor.mean
+    return pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], path: Path) -> None:
+    """Write the contact sheet: a row for each sample, captions on the left."""
+    columns = len(rows[0][1])
+    figure = Figure(figsize=(2.6 + 2 * columns, 2.2 * len(rows)), dpi=100, layout='constrained')
+    grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[2.6] + [2] * columns)
+    for row, (caption, pictures) in enumerate(rows):
+        label = figure.add_subplot(grid[row, 0])
+        label.set_axis_off()
+        # Captions may hold dollar signs, which are no formulas here.
+        text = textwrap.fill(textwrap.shorten(caption, 220, placeholder=' ...'), 30)
+        label.text(0.97, 0.5, text, ha='right', va='center', fontsize=9, parse_math=False)
+        for column, (title, picture) in enumerate(pictures, 1):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(picture, interpolation='nearest')
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title if row == 0 or column == 1 else '', fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    if cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)
+    draw(collect(cfg, args.samples), Path(args.out))
+    print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    main()
