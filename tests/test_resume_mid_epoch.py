@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch import distributed as dist
 
 import mmslip.engine  # noqa: F401  (registers the hooks)
 from mmslip.datasets import CaptionedDataset
@@ -226,9 +227,15 @@ def test_another_batch_size_goes_on_at_the_same_sample(tmp_path, loop):
     assert len(set(numbers(begun.steps + resumed.steps))) == 3 * BATCH + 5 * BATCH // 2
 
 
-def train_rank(rank: int, world_size: int, folder: str, loop: dict, *args: object) -> list:
+def train_rank(rank: int, world_size: int, folder: str, loop: dict, kill_after: int) -> list:
+    """The steps of an uninterrupted run, of one that is killed, and of its continuation."""
     os.environ['OMP_NUM_THREADS'] = '1'
-    return train(Path(folder), loop, *args, batch_size=2, name=f'accesses_{rank}').steps
+    results = []
+    for part, *options in (('whole', None), ('killed', kill_after), ('killed', None, True)):
+        record = train(Path(folder, part), loop, *options, batch_size=2, name=f'accesses_{rank}')
+        dist.barrier()  # the first process has written its checkpoint
+        results.append(record.steps)
+    return results
 
 
 @pytest.mark.dist
@@ -237,9 +244,9 @@ def test_processes_share_an_epoch_before_and_after_a_resume(tmp_path, loop):
     """Two processes with two samples each, killed in the second epoch."""
     loop = {**loop, 'max_epochs': 2} if loop['by_epoch'] else {**loop, 'max_iters': 2 * STEPS + 2}
     steps = (SAMPLES + 1) // 2 // 2  # of one process in an epoch: 6 of 2
-    whole = run_processes(train_rank, 2, str(tmp_path / 'whole'), loop)
-    first = run_processes(train_rank, 2, str(tmp_path / 'killed'), loop, steps + 2)
-    rest = run_processes(train_rank, 2, str(tmp_path / 'killed'), loop, None, True)
+    whole, first, rest = zip(
+        *run_processes(train_rank, 2, str(tmp_path), loop, steps + 2), strict=True
+    )
     for rank in range(2):
         ids = [batch for _, batch, _ in whole[rank]]
         assert [batch for _, batch, _ in first[rank] + rest[rank]] == ids

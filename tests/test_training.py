@@ -154,8 +154,8 @@ def test_the_backbone_loads_into_an_mmpretrain_classifier(trained):
             backbone=dict(
                 type='VisionTransformer',
                 arch=arch,
-                img_size=64,
-                patch_size=16,
+                img_size=32,
+                patch_size=8,
                 init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
             ),
             head=dict(type='LinearClsHead', num_classes=10, in_channels=16),

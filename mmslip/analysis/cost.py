@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 
     samples_per_s: float
     static: int  # bytes of parameters, buffers, gradients and optimiser state
-    step: int  # bytes that one step holds on top of them
+    step: int  # bytes that one step of the whole batch holds on top of them
 
 
 def measure_loader(batches: Iterable[dict], seconds: float = 10.0) -> tuple[float, dict]:
@@ -63,8 +63,8 @@ def measure_training(
         _step(model, optim_wrapper, batch)
         took, held = _step(model, optim_wrapper, batch)
         length = size
-    tensors = [*model.parameters(), *model.buffers()]
-    tensors += [value.grad for value in model.parameters() if value.grad is not None]
+    # Gradients are freed after each step, and are needed in every one.
+    tensors = [*model.parameters(), *model.buffers(), *_trained(model)]
     for state in optim_wrapper.optimizer.state.values():
         tensors += [value for value in state.values() if isinstance(value, Tensor)]
     static = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -83,6 +83,7 @@ def _step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> tuple[f
         return tensor
 
     gpu = next(model.parameters()).is_cuda
+    grads = sum(value.numel() * value.element_size() for value in _trained(model))
     if gpu:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -93,8 +94,13 @@ def _step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> tuple[f
         model.train_step(batch, optim_wrapper=optim_wrapper)
     if gpu:
         torch.cuda.synchronize()
-        return time.perf_counter() - begin, torch.cuda.max_memory_allocated() - before
+        peak = torch.cuda.max_memory_allocated() - before - grads
+        return time.perf_counter() - begin, max(peak, 0)
     return time.perf_counter() - begin, sum(kept.values())
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [value for value in model.parameters() if value.requires_grad]
 
 
 def check_loader_speed(loader: float, training: float, device: str) -> Finding:

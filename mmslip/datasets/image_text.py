@@ -9,7 +9,7 @@ from typing import TextIO
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.registry import DATASETS
 
-__all__ = ['ImageTextDataset']
+__all__ = ['ImageTextDataset', 'read_cells', 'read_rows']
 
 _DELIMITERS = {'.csv': ',', '.tsv': '\t'}
 
@@ -72,37 +72,23 @@ class ImageTextDataset(CaptionedDataset):
             )
         folder = Path(self.data_prefix['img_path'] or '')
         records = []
-        for line, row in _rows(path):
+        for line, row in read_rows(path):
             where = f'{path}, line {line}'
-            image, *_ = self._cells(row, [self.image_key], where)
-            captions = self._cells(row, self.caption_keys, where)
+            image, *_ = read_cells(row, [self.image_key], where)
+            captions = read_cells(row, self.caption_keys, where)
             records.append(dict(img_path=str(folder / image), text=captions))
         if not records:
             raise ValueError(f'{path} has no rows.')
         return records
 
-    def _cells(self, row: dict, keys: Sequence[str], where: str) -> list[str]:
-        """The non-empty strings of some columns of a row; at least one."""
-        cells = []
-        for key in keys:
-            if key not in row:
-                raise ValueError(
-                    f'{where} has no column {key!r}; it has {", ".join(map(repr, row))}. '
-                    'Set `image_key` and `caption_keys` of the data set to its names.'
-                )
-            value = row[key] if isinstance(row[key], list) else [row[key]]
-            if not all(cell is None or isinstance(cell, str) for cell in value):
-                raise ValueError(f'{where}: {key!r} must be text or a list of texts, not {value}.')
-            cells += [cell.strip() for cell in value if cell and cell.strip()]
-        if not cells:
-            raise ValueError(
-                f'{where}: {", ".join(map(repr, keys))} is empty. Remove the row or fill it in.'
-            )
-        return cells
 
+def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """Line number and content of every row of a JSONL, CSV or TSV file.
 
-def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """Line number and content of every row of a table."""
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is of another kind or malformed; the message names file and row.
+    """
     suffix = path.suffix.lower()
     if suffix not in ('.jsonl', *_DELIMITERS):
         raise ValueError(f'{path} must end in .jsonl, .csv or .tsv, which says how to read it.')
@@ -116,6 +102,35 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
                 yield from _parse_cells(file, path, _DELIMITERS[suffix])
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error}): convert it, e.g. with iconv.') from error
+
+
+def read_cells(row: dict, keys: Sequence[str], where: str) -> list[str]:
+    """The texts in some columns of a row, stripped, without those that are empty.
+
+    Args:
+        row: A row of :func:`read_rows`.
+        keys: The columns.
+        where: File and line, for messages.
+
+    Raises:
+        ValueError: A column is unknown or holds something other than text, or all are empty.
+    """
+    cells = []
+    for key in keys:
+        if key not in row:
+            raise ValueError(
+                f'{where} has no column {key!r}; it has {", ".join(map(repr, row))}. '
+                'Set `image_key` and `caption_keys` of the data set to its names.'
+            )
+        value = row[key] if isinstance(row[key], list) else [row[key]]
+        if not all(cell is None or isinstance(cell, str) for cell in value):
+            raise ValueError(f'{where}: {key!r} must be text or a list of texts, not {value}.')
+        cells += [cell.strip() for cell in value if cell and cell.strip()]
+    if not cells:
+        raise ValueError(
+            f'{where}: {", ".join(map(repr, keys))} is empty. Remove the row or fill it in.'
+        )
+    return cells
 
 
 def _parse_cells(file: TextIO, path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:

@@ -2,8 +2,6 @@
 
 import copy
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,8 @@ from mmengine.dataset import force_full_init
 
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.caption_table import CaptionTable
+from mmslip.datasets.faults import MissingImageError
+from mmslip.datasets.zip_member import read_member
 from mmslip.registry import DATASETS
 
 __all__ = ['TableDataset', 'YFCC15MDataset']
@@ -129,8 +129,6 @@ class YFCC15MDataset(TableDataset):
     ``tools/dataset_converters/yfcc15m.py`` makes the table.
 
     Args:
-        max_open_zips: Archives that a process keeps open, about 0.5 MB each. In shuffled order
-            hardly any is met again soon, so there is no use in many.
         **kwargs: Arguments of :class:`TableDataset`.
 
     Raises:
@@ -138,10 +136,6 @@ class YFCC15MDataset(TableDataset):
         ValueError: A key is no row number, an archive lacks the photograph or is damaged; the
             message names archive and member.
     """
-
-    def __init__(self, *args: object, max_open_zips: int = 8, **kwargs: object) -> None:
-        self._zips = _OpenZips(max_open_zips)
-        super().__init__(*args, **kwargs)
 
     def find_image(self, key: str) -> dict:
         """Read the photograph."""
@@ -154,51 +148,17 @@ class YFCC15MDataset(TableDataset):
         digits = key.zfill(8)
         path = Path(self.data_prefix['img_path'], digits[:2], f'{digits[2:5]}.zip')
         member = f'{digits[5:]}.jpg'
-        return dict(img_bytes=self._zips.read(path, member), img_name=f'{path}:{member}')
-
-
-class _OpenZips:
-    """The archives read last, kept open.
-
-    A process opens its own: an archive has one file offset, which a fork would share.
-    """
-
-    def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise ValueError(f'`max_open_zips` must be at least 1, not {limit}.')
-        self.limit = limit
-        self._owner = os.getpid()
-        self._archives: dict[Path, zipfile.ZipFile] = {}  # the one used last comes last
-
-    def read(self, path: Path, member: str) -> bytes:
-        """Content of a member of an archive."""
         where = f'{path}:{member}'
+        # Nothing is kept open: in shuffled order hardly any archive is met again soon.
         try:
-            return self._archive(path).read(member)
+            return dict(img_bytes=read_member(path, member), img_name=where)
+        except MissingImageError as error:
+            raise ValueError(
+                f'There is no {where}: fetch the photograph, or leave it out of the caption table '
+                '(--downloaded of tools/dataset_converters/yfcc15m.py).'
+            ) from error
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'There is no archive {path} (for {member}): check `data_root` and `data_prefix` '
                 'of the data set.'
             ) from error
-        except KeyError as error:
-            raise ValueError(
-                f'There is no {where}: fetch the photograph, or leave it out of the caption table '
-                '(--downloaded of tools/dataset_converters/yfcc15m.py).'
-            ) from error
-        # RuntimeError: encrypted, NotImplementedError among them: packed in an unknown way.
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise ValueError(
-                f'{where} cannot be read ({error}): copy the archive again.'
-            ) from error
-
-    def _archive(self, path: Path) -> zipfile.ZipFile:
-        if self._owner != os.getpid():
-            self._owner, self._archives = os.getpid(), {}
-        archive = self._archives.pop(path, None) or zipfile.ZipFile(path)
-        self._archives[path] = archive
-        if len(self._archives) > self.limit:
-            self._archives.pop(next(iter(self._archives))).close()
-        return archive
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.limit,)

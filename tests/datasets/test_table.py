@@ -175,22 +175,17 @@ def test_yfcc_layout(yfcc: Path) -> None:
     )
 
 
-def test_open_archives_are_bounded(yfcc: Path) -> None:
-    dataset = open_yfcc(yfcc, max_open_zips=2)
-    before = len(os.listdir('/proc/self/fd'))
-    for index in [0, 3, 0, 4, 0]:
-        dataset.get_data_info(index)
-    # The one used least recently went.
-    held = [str(path.relative_to(yfcc / 'images')) for path in dataset._zips._archives]
-    assert held == ['12/346.zip', '12/345.zip']
-    assert len(os.listdir('/proc/self/fd')) == before + 2
-    with pytest.raises(ValueError, match='`max_open_zips` must be at least 1'):
-        open_yfcc(yfcc, max_open_zips=0)
-
-
-def test_forked_workers_open_their_own_archives(yfcc: Path) -> None:
+def test_no_archive_stays_open(yfcc: Path) -> None:
     dataset = open_yfcc(yfcc)
-    wanted = [dataset[index] for index in range(6)]  # opens the archives in this process
+    before = len(os.listdir('/proc/self/fd'))
+    for index in range(6):
+        dataset.get_data_info(index)
+    assert len(os.listdir('/proc/self/fd')) == before
+
+
+def test_forked_workers_read_the_same(yfcc: Path) -> None:
+    dataset = open_yfcc(yfcc)
+    wanted = [dataset[index] for index in range(6)]
     assert wanted == [expected(yfcc, index) for index in range(6)]
     loader = DataLoader(
         dataset,
@@ -206,13 +201,12 @@ def test_forked_workers_open_their_own_archives(yfcc: Path) -> None:
 
 
 def test_pickled_copy_opens_its_own_files(yfcc: Path) -> None:
-    dataset = open_yfcc(yfcc, max_open_zips=3, indices=-4)
+    dataset = open_yfcc(yfcc, indices=-4)
     wanted = [dataset[index] for index in range(4)]
     content = pickle.dumps(dataset)
     del dataset  # closes everything, as if this were a spawned worker
     copy = pickle.loads(content)
     assert [copy[index] for index in range(4)] == wanted
-    assert copy._zips.limit == 3
 
 
 def test_missing_archive_and_member(yfcc: Path) -> None:

@@ -358,8 +358,8 @@ def test_emoji_pipeline_and_preprocessor(make_pairs: Callable[..., Path]) -> Non
         items = [pipeline(dataset.get_data_info(index)) for index in range(4)]
     for item in items:
         inputs = item['inputs']
-        assert [view.shape for view in inputs['views']] == [(3, 64, 64)] * 2
-        assert inputs['image'].shape == (3, 64, 64)
+        assert [view.shape for view in inputs['views']] == [(3, 16, 16)] * 2
+        assert inputs['image'].shape == (3, 32, 32)
         assert {view.dtype for view in [inputs['image'], *inputs['views']]} == {torch.uint8}
         assert inputs['text'].shape == (32,)
         assert not inputs['views'][0].equal(inputs['views'][1])

@@ -16,21 +16,18 @@ from pathlib import Path
 
 from rich.progress import track
 
-from mmslip.datasets import CaptionTable, ImageTextDataset
-from mmslip.datasets.image_text import _rows
+from mmslip.datasets import CaptionTable
+from mmslip.datasets.image_text import read_cells, read_rows
 
 
-def read_rows(
+def read_pairs(
     path: Path, image_key: str, caption_keys: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """Image path and captions of every row, checked as the data set does."""
-    reader = ImageTextDataset(
-        str(path), image_key=image_key, caption_keys=caption_keys, lazy_init=True
-    )
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         where = f'{path}, line {line}'
-        image, *_ = reader._cells(row, [image_key], where)
-        yield image, reader._cells(row, caption_keys, where)
+        image, *_ = read_cells(row, [image_key], where)
+        yield image, read_cells(row, caption_keys, where)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         '--caption-keys', nargs='+', default=['caption'], help='columns of captions'
     )
     args = parser.parse_args(arguments)
-    rows = track(read_rows(args.source, args.image_key, args.caption_keys), args.source.name)
+    rows = track(read_pairs(args.source, args.image_key, args.caption_keys), args.source.name)
     try:
         table = CaptionTable.write(args.out, rows, source=args.source.name)
     except (OSError, ValueError) as error:
