@@ -7,7 +7,7 @@ that none of the training drawings shows (task `concepts`).
 _base_ = ['../_base_/default_runtime.py']
 
 batch_size = 128  # 6,210 drawings: 48 steps an epoch; small data wants many steps
-max_epochs = 20
+max_epochs = 26
 lr = 2e-3
 image_size = 32  # half the drawings' side: what vendors share survives, their outlines do not
 view_size = 16  # of the self-supervised views, which so cost a quarter of the tokens

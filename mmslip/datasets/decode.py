@@ -10,31 +10,38 @@ import mmcv
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ['UndecodableError', 'check_image', 'decode_image']
+__all__ = ['Header', 'UndecodableError', 'check_image', 'decode_image', 'is_turned']
 
 # Start-of-frame markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, b'\xff\xd9'
+# EXIF stands among the first segments.
+_EXIF_REACH = 2**16
+_ORIENTATION = 0x0112
 
 
 class UndecodableError(ValueError):
     """Bytes are no image, not a whole one, or too large a one."""
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """What the first bytes of a file say."""
 
+    kind: str  # 'JPEG' or 'WEBP'
     height: int
     width: int
     whole: bool  # the file is not cut short
     plain: bool  # grey or RGB, without transparency
 
 
-def check_image(content: bytes, max_pixels: int) -> None:
+def check_image(content: bytes, max_pixels: int) -> Header | None:
     """Refuse a JPEG or WebP that is too large or cut short, in microseconds and without decoding.
 
     Versions of OpenCV fill the rest of a truncated JPEG with grey or black and report nothing.
     Other formats pass: Pillow, which decodes those, checks them itself.
+
+    Returns:
+        What the header says; ``None`` for other formats and unusual files.
 
     Raises:
         UndecodableError: With the reason.
@@ -44,6 +51,19 @@ def check_image(content: bytes, max_pixels: int) -> None:
         _check_size(header.width, header.height, max_pixels)
         if not header.whole:
             raise UndecodableError('it is cut short')
+    return header
+
+
+def is_turned(content: bytes) -> bool:
+    """Whether an EXIF tag of a JPEG turns or mirrors it."""
+    # Most files of the web have no EXIF, and asking Pillow takes longer than a small decode.
+    if b'Exif\0\0' not in content[:_EXIF_REACH]:
+        return False
+    try:
+        with Image.open(io.BytesIO(content), formats=['JPEG', 'MPO']) as image:
+            return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # Pillow has many ways to refuse a header; full decoding names the sample
+        return True
 
 
 def decode_image(content: bytes, max_pixels: int) -> np.ndarray:
@@ -56,8 +76,7 @@ def decode_image(content: bytes, max_pixels: int) -> np.ndarray:
     Raises:
         UndecodableError: With the reason.
     """
-    check_image(content, max_pixels)
-    header = _jpeg_header(content) or _webp_header(content)
+    header = check_image(content, max_pixels)
     if header is None or not header.plain:
         return _decode_by_pillow(content, max_pixels)
     try:
@@ -69,7 +88,7 @@ def decode_image(content: bytes, max_pixels: int) -> np.ndarray:
     return image
 
 
-def _jpeg_header(content: bytes) -> _Header | None:
+def _jpeg_header(content: bytes) -> Header | None:
     """Walk the segments of a JPEG up to its first scan; ``None`` for what is no usual JPEG."""
     if content[:2] != b'\xff\xd8':
         return None
@@ -84,7 +103,7 @@ def _jpeg_header(content: bytes) -> _Header | None:
             # Searched from here on, since a thumbnail in front of the scan has an end, too. In
             # image data these two bytes cannot follow each other; what follows the end is free.
             whole = content.rfind(_END_OF_IMAGE, place) > 0
-            return _Header(frame[0], frame[1], whole, plain=frame[2] in (1, 3))
+            return Header('JPEG', frame[0], frame[1], whole, plain=frame[2] in (1, 3))
         else:
             if marker in _FRAMES and place + 10 <= len(content):
                 frame = struct.unpack_from('>HHB', content, place + 5)  # height, width, channels
@@ -92,7 +111,7 @@ def _jpeg_header(content: bytes) -> _Header | None:
     return None
 
 
-def _webp_header(content: bytes) -> _Header | None:
+def _webp_header(content: bytes) -> Header | None:
     """Read a simple WebP; ``None`` for an extended one, which may be turned or animated."""
     kind = content[8:16]
     if content[:4] != b'RIFF' or kind not in (b'WEBPVP8 ', b'WEBPVP8L') or len(content) < 30:
@@ -100,10 +119,10 @@ def _webp_header(content: bytes) -> _Header | None:
     whole = len(content) >= 8 + int.from_bytes(content[4:8], 'little')
     if kind == b'WEBPVP8 ':
         width, height = struct.unpack_from('<HH', content, 26)
-        return _Header(height & 0x3FFF, width & 0x3FFF, whole, plain=True)
+        return Header('WEBP', height & 0x3FFF, width & 0x3FFF, whole, plain=True)
     bits = int.from_bytes(content[21:25], 'little')
     alpha = bits >> 28 & 1
-    return _Header((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, whole, plain=not alpha)
+    return Header('WEBP', (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, whole, plain=not alpha)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -1,14 +1,12 @@
 """Decoding."""
 
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
-from PIL import Image
 
-from mmslip.datasets.decode import UndecodableError, check_image, decode_image
+from mmslip.datasets.decode import UndecodableError, check_image, decode_image, is_turned
 from mmslip.datasets.faults import BadSampleError, MissingImageError
 from mmslip.registry import TRANSFORMS
 
@@ -22,7 +20,6 @@ _FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
     8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
 }
-_ORIENTATION = 0x0112
 
 
 class EncodedImage:
@@ -95,10 +92,9 @@ class LoadImage(BaseTransform):
                 )
             content = Path(name).read_bytes()
         try:
-            check_image(content, self.max_pixels)
-            shape = _upright_jpeg_shape(content) if self.defer else None
-            if shape:
-                image = EncodedImage(content, shape, label)
+            header = check_image(content, self.max_pixels) if self.defer else None
+            if header and header.kind == 'JPEG' and header.plain and not is_turned(content):
+                image = EncodedImage(content, (header.height, header.width), label)
             else:
                 image = decode_image(content, self.max_pixels)
         except UndecodableError as error:
@@ -112,13 +108,3 @@ def _not_an_image(label: str, content: bytes, reason: str) -> BadSampleError:
         f'{label}, {len(content)} bytes) is not an image that can be decoded ({reason}): replace '
         'the file or remove the sample.'
     )
-
-
-def _upright_jpeg_shape(content: bytes) -> tuple[int, int] | None:
-    """Height and width of an RGB or grey JPEG that no EXIF tag turns; else ``None``."""
-    try:
-        with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
-            turned = 'exif' in image.info and image.getexif().get(_ORIENTATION) in range(2, 9)
-            return None if turned or image.mode == 'CMYK' else (image.height, image.width)
-    except Exception:  # Pillow has many ways to refuse a header; the decoder names the sample
-        return None
