@@ -28,7 +28,14 @@ REQUIREMENTS = [
 ]
 EXTRAS = {
     'parquet': ['pyarrow>=14'],
-    'tests': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.3', 'pyarrow>=14'],
+    'stream': ['webdataset>=0.2.86'],
+    'tests': [
+        'pytest>=8',
+        'ruff>=0.9',
+        'scikit-learn>=1.3',
+        'pyarrow>=14',
+        'webdataset>=0.2.86',
+    ],
     # Only for making the emoji data set again.
     'converters': ['resvg-py>=0.1'],
 }

@@ -7,7 +7,7 @@ that none of the training drawings shows (task `concepts`).
 _base_ = ['../_base_/default_runtime.py']
 
 batch_size = 128  # 6,210 drawings: 48 steps an epoch; small data wants many steps
-max_epochs = 26
+max_epochs = 20
 lr = 2e-3
 image_size = 32  # half the drawings' side: what vendors share survives, their outlines do not
 view_size = 16  # of the self-supervised views, which so cost a quarter of the tokens
@@ -121,7 +121,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 

@@ -10,6 +10,7 @@ from mmslip.datasets.parquet import ParquetDataset
 from mmslip.datasets.redcaps import RedCapsDataset
 from mmslip.datasets.sampler import Visit, VisitSampler
 from mmslip.datasets.shards import ShardDataset
+from mmslip.datasets.stream import StreamDataset
 from mmslip.datasets.table import TableDataset, YFCC15MDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
 
@@ -26,6 +27,7 @@ __all__ = [
     'ParquetDataset',
     'RedCapsDataset',
     'ShardDataset',
+    'StreamDataset',
     'TableDataset',
     'Visit',
     'VisitSampler',

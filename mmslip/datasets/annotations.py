@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from braceexpand import braceexpand
 from mmengine.logging import print_log
 
 __all__ = ['RecordTable', 'captions_of', 'expand_patterns', 'keep_usable', 'read_json']
@@ -68,20 +69,21 @@ def read_json(path: str | Path) -> Any:
 
 
 def expand_patterns(patterns: str | Sequence[str], root: str, argument: str) -> list[Path]:
-    """Files of shell patterns relative to a folder, sorted within each pattern.
+    """Files of shell patterns (``*``, ``{000..127}``) relative to a folder, in order.
 
     Raises:
         FileNotFoundError: A pattern matches no file; the message names it and ``argument``.
     """
     paths = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        found = sorted(glob.glob(pattern, root_dir=root or None))
-        if not found:
-            raise FileNotFoundError(
-                f'No file matches {Path(root, pattern)}: check `{argument}` and `data_root` of the '
-                'data set.'
-            )
-        paths += [Path(root, name) for name in found]
+        for name in braceexpand(pattern):
+            found = sorted(glob.glob(name, root_dir=root or None))
+            if not found:
+                raise FileNotFoundError(
+                    f'No file matches {Path(root, name)}: check `{argument}` and `data_root` of '
+                    'the data set.'
+                )
+            paths += [Path(root, path) for path in found]
     return paths
 
 

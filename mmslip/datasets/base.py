@@ -77,17 +77,26 @@ class CaptionedDataset(BaseDataset):
         except ValueError as error:  # such as text that is not UTF-8
             raise BadSampleError(str(error)) from error
         if 'text' in info:
-            if isinstance(info['text'], str):
-                info['text'] = info['text'].strip()
-            else:
-                info['text'] = [text for text in info['text'] if text.strip()]
-            if not info['text']:
-                raise BadSampleError(
-                    f'The caption of {info.get("img_name") or info.get("img_path")} (sample {idx}) '
-                    'is empty: fill it in or remove the sample.'
-                )
+            check_captions(info, idx)
         return self.pipeline(info)
 
     def load_image(self, index: int) -> np.ndarray:
         """The stored image, RGB uint8 ``(H, W, 3)``, for looking at."""
         return mmcv.bgr2rgb(LoadImage()(self.get_data_info(index))['img'])
+
+
+def check_captions(info: dict, place: int | str) -> None:
+    """Strip the captions of a sample and leave out empty ones.
+
+    Raises:
+        BadSampleError: None is left.
+    """
+    if isinstance(info['text'], str):
+        info['text'] = info['text'].strip()
+    else:
+        info['text'] = [text for text in info['text'] if text.strip()]
+    if not info['text']:
+        raise BadSampleError(
+            f'The caption of {info.get("img_name") or info.get("img_path")} (sample {place}) is '
+            'empty: fill it in or remove the sample.'
+        )

@@ -1,17 +1,16 @@
 """Pairs packed into tar shards, as WebDataset and img2dataset write them."""
 
-import glob
 import gzip
 import io
 import json
 import os
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from braceexpand import braceexpand
-
+from mmslip.datasets.annotations import expand_patterns
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.registry import DATASETS
 
@@ -49,7 +48,7 @@ class ShardDataset(CaptionedDataset):
         **kwargs: object,
     ) -> None:
         self.caption_keys = [caption_keys] if isinstance(caption_keys, str) else list(caption_keys)
-        self.shards = _expand([shards] if isinstance(shards, str) else shards, data_root)
+        self.shards = expand_patterns(shards, data_root, 'shards')
         self._unpacked: dict[int, bytes] = {}
         # File descriptors by shard: positioned reads share no file offset, so workers may inherit
         # them.
@@ -92,25 +91,16 @@ class ShardDataset(CaptionedDataset):
         return members
 
     def _record(self, shard: int, stem: str, parts: dict[str, tuple[int, int]]) -> dict:
-        image = next((parts[suffix] for suffix in _IMAGE_SUFFIXES if suffix in parts), None)
-        text = next((suffix for suffix in ('json', 'txt') if suffix in parts), None)
-        if image is None or text is None:
-            lacks = 'image' if image is None else 'caption (.json or .txt)'
-            raise ValueError(
-                f'{self.shards[shard]}: sample {stem} has {", ".join(sorted(parts))} but no '
-                f'{lacks}. Samples are members of equal name before the last dot.'
-            )
-        return dict(shard=shard, stem=stem, image=image, text=parts[text], is_json=text == 'json')
+        image, text = choose_members(parts, f'{self.shards[shard]}: sample {stem}')
+        return dict(
+            shard=shard, stem=stem, image=parts[image], text=parts[text], is_json=text == 'json'
+        )
 
     def get_data_info(self, idx: int) -> dict:
         """Read one sample's bytes and captions."""
         record = super().get_data_info(idx)
         shard, name = record['shard'], f'{self.shards[record["shard"]]}:{record["stem"]}'
-        text = self._read(shard, *record['text'])
-        try:
-            content = json.loads(text) if record['is_json'] else text.decode('utf-8')
-        except ValueError as error:
-            raise ValueError(f'The caption of {name} cannot be read: {error}.') from error
+        content = read_content(self._read(shard, *record['text']), record['is_json'], name)
         return dict(
             self.parse_content(content, name),
             img_bytes=self._read(shard, *record['image']),
@@ -120,23 +110,7 @@ class ShardDataset(CaptionedDataset):
 
     def parse_content(self, content: str | dict, name: str) -> dict:
         """Make pipeline fields of a sample's text member; ``text`` is required."""
-        if isinstance(content, str):
-            return dict(text=content)
-        if not isinstance(content, dict):
-            raise ValueError(f'The caption of {name} must be a JSON object, not {content!r:.60}.')
-        captions = []
-        for key in self.caption_keys:
-            value = content.get(key) or []
-            value = value if isinstance(value, list) else [value]
-            if not all(isinstance(caption, str) for caption in value):
-                raise ValueError(f'The caption {key!r} of {name} must be text or texts: {value}.')
-            captions += [caption.strip() for caption in value if caption.strip()]
-        if not captions:
-            raise ValueError(
-                f'{name} has no caption under {", ".join(self.caption_keys)}; its keys are '
-                f'{", ".join(content)}. Set `caption_keys` of the data set.'
-            )
-        return dict(text=captions)
+        return dict(text=parse_captions(content, self.caption_keys, name))
 
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         if shard in self._unpacked:
@@ -150,16 +124,51 @@ class ShardDataset(CaptionedDataset):
         return dict(self.__dict__, _descriptors={})
 
 
-def _expand(patterns: Sequence[str], root: str) -> list[Path]:
-    """Files of shell patterns, in order."""
-    paths = []
-    for pattern in patterns:
-        for name in braceexpand(pattern):
-            found = sorted(glob.glob(name, root_dir=root or None))
-            if not found:
-                raise FileNotFoundError(
-                    f'No shard matches {Path(root, name)}: check `shards` and `data_root` of the '
-                    'data set.'
-                )
-            paths += [Path(root, path) for path in found]
-    return paths
+def choose_members(suffixes: Collection[str], where: str) -> tuple[str, str]:
+    """Suffixes of the image and of the text among those of a sample's members.
+
+    Raises:
+        ValueError: One of them is not there; the message starts with ``where``.
+    """
+    image = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in suffixes), None)
+    text = next((suffix for suffix in ('json', 'txt') if suffix in suffixes), None)
+    if image is None or text is None:
+        lacks = 'image' if image is None else 'caption (.json or .txt)'
+        raise ValueError(
+            f'{where} has {", ".join(sorted(suffixes))} but no {lacks}. Samples are members of '
+            'equal name before the last dot.'
+        )
+    return image, text
+
+
+def read_content(text: bytes, is_json: bool, name: str) -> Any:
+    """Value of a sample's text member."""
+    try:
+        return json.loads(text) if is_json else text.decode('utf-8')
+    except ValueError as error:
+        raise ValueError(f'The caption of {name} cannot be read: {error}.') from error
+
+
+def parse_captions(content: Any, keys: Sequence[str], name: str) -> str | list[str]:
+    """Captions in the value of a text member: a text itself, or those under ``keys``.
+
+    Raises:
+        ValueError: There are none, or they are no texts; the message names the sample.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f'The caption of {name} must be a JSON object, not {content!r:.60}.')
+    captions = []
+    for key in keys:
+        value = content.get(key) or []
+        value = value if isinstance(value, list) else [value]
+        if not all(isinstance(caption, str) for caption in value):
+            raise ValueError(f'The caption {key!r} of {name} must be text or texts: {value}.')
+        captions += [caption.strip() for caption in value if caption.strip()]
+    if not captions:
+        raise ValueError(
+            f'{name} has no caption under {", ".join(keys)}; its keys are {", ".join(content)}. '
+            'Set `caption_keys` of the data set.'
+        )
+    return captions

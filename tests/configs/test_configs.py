@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from mmslip.datasets import CaptionTable
 from mmslip.models import SLIP
 from mmslip.registry import DATASETS, MODELS, TRANSFORMS
+from tests.datasets.test_shards import pack
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -235,6 +237,37 @@ def test_dataset_and_pipeline(path, tmp_path):
         assert image.dtype == torch.uint8
     if 'text' in inputs:
         assert inputs['text'].shape == (77,)
+
+
+@pytest.mark.parametrize('name', ['shards', 'parquet', 'mixed', 'stream'])
+def test_bases_for_own_and_several_sources(name, tmp_path, monkeypatch):
+    """Each reads what its docstring asks for."""
+    monkeypatch.chdir(tmp_path)
+    image = cv2.imencode('.jpg', np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    members = [('000000012.jpg', image), ('000000012.json', b'{"caption": "a dog"}')]
+    loader_cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'datasets' / f'{name}.py')[
+        'train_dataloader'
+    ]
+    if name == 'mixed':
+        for source in ('cc3m', 'cc12m'):
+            write_source(source, tmp_path / 'data' / source)
+    elif name == 'parquet':
+        pyarrow = pytest.importorskip('pyarrow', reason='pyarrow is not installed')
+        from pyarrow import parquet
+
+        folder = tmp_path / 'data' / 'parquet'
+        folder.mkdir(parents=True)
+        table = pyarrow.table(dict(image=[dict(bytes=image, path='1.jpg')], caption=['a dog']))
+        parquet.write_table(table, folder / 'train-00000-of-00001.parquet')
+    elif name == 'stream':
+        pytest.importorskip('webdataset', reason='webdataset is not installed')
+        loader_cfg.dataset.shards = pack(tmp_path / '00000.tar', members)
+    else:
+        pack(tmp_path / 'data' / 'shards' / '00000.tar', members)
+    # Pipelines are left to the experiments.
+    loader_cfg.update(batch_size=1, num_workers=0)
+    batch = next(iter(Runner.build_dataloader(loader_cfg, seed=0)))
+    assert np.ravel(batch['text']).tolist() == ['a dog']
 
 
 def shrink(cfg: Config) -> Config:

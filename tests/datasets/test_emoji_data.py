@@ -95,10 +95,8 @@ def test_texts_are_complete(split, samples):
     for sample in samples[split]:
         name, *others = sample['captions']
         assert name == sample['name']
-        assert len(others) <= 3
-        assert all(
-            name in caption or caption.split(', ')[0] in sample['tags'] for caption in others
-        )
+        assert len(others) <= 2
+        assert all(caption.startswith(name) for caption in others)
         assert sample['label'] == sample['name'] == sample['name'].lower().strip()
         assert all(sample[key] for key in ('group', 'subgroup', 'codepoint'))
 

@@ -172,8 +172,8 @@ def split_samples(
 def describe(sample: Sample) -> dict:
     """Build the JSON of a sample.
 
-    The captions are the name, the name with tags, and the tags alone. Tags of a training emoji may
-    mention a held-out concept, as any text may: only its drawings and its names are held out.
+    The captions are the name, and the name with tags. Tags of a training emoji may mention a
+    held-out concept, as any text may: only its drawings and its names are held out.
     """
     emoji = sample.emoji
     new = [tag for tag in emoji.tags if tag not in emoji.name]
@@ -182,8 +182,6 @@ def describe(sample: Sample) -> dict:
         captions.append(f'{emoji.name}: {", ".join(new[:3])}')
     if len(new) > 3:
         captions.append(f'{emoji.name} ({", ".join(new[3:6])})')
-    if len(new) > 1:
-        captions.append(', '.join(new[:6]))
     return {
         'captions': captions,
         'name': emoji.name,

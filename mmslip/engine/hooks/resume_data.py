@@ -1,13 +1,16 @@
 """Resuming at the exact sample, in the middle of an epoch, without loading what came before."""
 
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmslip.datasets.sampler import VisitSampler
+from mmslip.datasets.stream import StreamDataset
 from mmslip.registry import HOOKS
+from mmslip.utils import mix_seed
 
 __all__ = ['ResumeDataHook']
 
@@ -19,7 +22,8 @@ class ResumeDataHook(Hook):
     Alone, mmengine's epoch loop repeats the begun epoch from its start, and its iteration loop
     loads everything again that the run had seen. This hook saves epoch and step within it in every
     checkpoint (``meta.data_order``) and, after a resume, starts :class:`VisitSampler` there. Runs
-    with another sampler are left as they are.
+    with another sampler are left as they are. A :class:`StreamDataset` cannot go on where it was:
+    it begins anew in another order, with a warning.
 
     With another batch size or number of processes, a resumed run goes on at the same place of the
     epoch, rounded down to a whole batch, and says so.
@@ -49,6 +53,9 @@ class ResumeDataHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Work out where to begin; a run that only loads weights begins at the beginning."""
         loop, loader = runner.train_loop, runner.train_dataloader
+        if isinstance(loader.dataset, StreamDataset):
+            _begin_stream(runner)
+            return
         sampler = visit_sampler(loader)
         if sampler is None:
             return
@@ -107,6 +114,25 @@ def visit_sampler(loader: DataLoader) -> VisitSampler | None:
         if isinstance(sampler, VisitSampler):
             return sampler
     return None
+
+
+def _begin_stream(runner: Runner) -> None:
+    """Spare a resumed run the batches before, which mmengine's loop would load and throw away."""
+    loop, loader = runner.train_loop, runner.train_dataloader
+    if not isinstance(loop, IterBasedTrainLoop):
+        raise ValueError(
+            'A stream has no end, so its first epoch would last for ever: set '
+            'train_cfg=dict(by_epoch=False, max_iters=...).'
+        )
+    if loop.iter:
+        # With the same seed it would begin with the same shards at every resume.
+        loader.dataset.seed = mix_seed(loader.dataset.seed, loop.iter)
+        loop.dataloader_iterator = loader._iterator = None
+        loop.dataloader_iterator = chain(repeat(None, loop.iter), loader)
+        runner.logger.warning(
+            'The order of a stream is not resumed: it begins anew, in another order, so samples of '
+            'the last epoch may come again.'
+        )
 
 
 def _batches(
