@@ -1,6 +1,7 @@
 """Pairs streamed from tar shards that need not lie on this machine."""
 
 import random
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -205,5 +206,10 @@ def _read_shard(shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without the objects that webdataset adds to its arguments."""
-    return next((part for part in error.args if isinstance(part, str)), type(error).__name__)
+    """What an error says, in the same words every time.
+
+    webdataset adds its objects to the text of a command that failed, differently where it fails.
+    """
+    text = next((part for part in error.args if isinstance(part, str)), type(error).__name__)
+    status = re.search(r'\bexit -?\d+', text)
+    return status.group() if status else text
