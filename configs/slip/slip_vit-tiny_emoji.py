@@ -1,4 +1,4 @@
-"""SLIP on the embedded emoji: the whole of mmslip on two CPU cores in under ten minutes.
+"""SLIP on the embedded emoji: the whole of mmslip on two CPU cores in about ten minutes.
 
 Trained on the drawings of five vendors, evaluated on those of a sixth (task `val`) and on concepts
 that none of the training drawings shows (task `concepts`).
