@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mmslip
+from mmslip.datasets import EmojiDataset
 
 DATA = Path(mmslip.__file__).parent / 'datasets/data/emoji'
 CONVERTERS = Path(__file__).parents[2] / 'tools/dataset_converters'
@@ -143,9 +144,47 @@ def test_a_val_picture_has_one_name(pictures):
 
 def test_classes_are_the_names_of_the_split(samples):
     classes = json.loads((DATA / 'classes.json').read_text(encoding='utf-8'))
-    assert set(classes) == {'val', 'concepts'}
-    for split, names in classes.items():
-        assert names == sorted({s['name'] for s in samples[split]})
+    assert set(classes) == {*SPLITS, 'subgroup'}
+    for split in SPLITS:
+        assert classes[split] == sorted({s['name'] for s in samples[split]})
+    assert classes['subgroup'] == sorted({s['subgroup'] for part in samples.values() for s in part})
+
+
+def test_a_vendor_is_held_out(samples):
+    rest = EmojiDataset(split='train', vendors=['noto', 'noto-v1', 'twemoji', 'fxemoji'])
+    unseen = EmojiDataset(split='train', vendors=['emojione'], task='unseen', test_mode=True)
+    assert (len(rest), len(unseen)) == (4949, 1261)
+    names = {info['img_name'] for info in map(unseen.get_data_info, range(len(unseen)))}
+    assert all(':emojione_' in name for name in names)
+    assert not names & {info['img_name'] for info in map(rest.get_data_info, range(len(rest)))}
+    assert 'gt_label' not in rest.get_data_info(0)
+    assert unseen.metainfo['task'] == 'unseen'
+
+
+@pytest.mark.parametrize('label', ['name', 'subgroup'])
+def test_labels_are_what_the_drawing_says(label, samples):
+    dataset = EmojiDataset(split='val', label=label, task='kinds', role='reference')
+    assert len(dataset.metainfo['classes']) == {'name': 1436, 'subgroup': 98}[label]
+    said = {(s['vendor'], s['codepoint']): s[label] for s in samples['val']}
+    for index in range(0, len(dataset), 50):
+        info = dataset.get_data_info(index)
+        vendor, codepoint = info['img_name'].rpartition(':')[2].split('_')
+        assert dataset.metainfo['classes'][info['gt_label']] == said[vendor, codepoint]
+        assert (info['task'], info['role']) == ('kinds', 'reference')
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'says'),
+    [
+        (dict(split='test'), 'split must be'),
+        (dict(split='val', label='colour'), 'label must be'),
+        (dict(split='val', vendors=['noto']), 'no drawings of noto.*vendors are fluent'),
+        (dict(split='val', vendors=[]), 'no drawings of no vendor'),
+    ],
+)
+def test_unknown_choices_are_named(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        EmojiDataset(**wrong)
 
 
 def test_licences_are_shipped():

@@ -233,8 +233,8 @@ def write_dataset(out: Path, splits: dict[str, list[Sample]]) -> dict:
             'names': len(names),
             'vendors': {v: vendors[v] for v in VENDORS if vendors[v]},
         }
-        if split != 'train':
-            classes[split] = names
+        classes[split] = names
+    classes['subgroup'] = sorted({s.emoji.subgroup for part in splits.values() for s in part})
     (out / 'classes.json').write_text(dump(classes), encoding='utf-8')
     return report
 

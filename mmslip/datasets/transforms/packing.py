@@ -54,7 +54,7 @@ class PackSLIPInputs(BaseTransform):
         packed = dict(inputs=inputs)
         if 'gt_label' in results:
             sample = DataSample().set_gt_label(results['gt_label'])
-            meta = ('task', 'sample_idx', 'img_path')
+            meta = ('task', 'role', 'sample_idx', 'img_path')
             sample.set_metainfo({key: results[key] for key in meta if key in results})
             packed['data_samples'] = sample
         return packed
