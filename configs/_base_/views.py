@@ -1,7 +1,7 @@
 """The views SLIP, CLIP and SimCLR were published with; an experiment puts its pipeline together.
 
-`views_torchvision.py` has the same views from the operations of the published runs, at a quarter
-of the speed; `views_device.py` leaves colours and blur to the device, for half as much speed again.
+`views_torchvision.py` has the same views from the operations of the published runs, at a fifth of
+the speed; `views_device.py` leaves colours and blur to the device, for half as much speed again.
 """
 
 # Decoded when the crops are drawn: a large JPEG only as large as they need it.

@@ -1,6 +1,6 @@
 """The views of `views.py` from the operations of the published runs: Pillow under torchvision.
 
-For repeating a published run to the letter, at a quarter of the speed: let an experiment's `_base_`
+For repeating a published run to the letter, at a fifth of the speed: let an experiment's `_base_`
 name this file instead of `views.py`.
 """
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from mmcv.transforms import BaseTransform
 
 from mmslip.datasets.transforms.load_image import EncodedImage
@@ -111,13 +113,11 @@ class RandomFlip(BaseTransform):
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to a square as Pillow's bilinear filter does: without aliasing.
+    """Resize to a square by Pillow's bilinear filter, without aliasing.
 
-    When Pillow shrinks by ``s`` it widens its triangle to ``s`` pixels each way; OpenCV's bilinear
-    resize always takes the nearest two and aliases, and its area mode is slow and cuts detail
-    apart differently. Smoothing first with the variance that the narrow triangle lacks gives
-    nearly Pillow's filter (the same one at ``s = 2``), at a third of the time. Photographs differ
-    from Pillow's by half a grey level on average, one of fine stripes by three.
+    Shrinking by ``s``, that filter widens its triangle to ``s`` pixels each way; OpenCV's always
+    takes the nearest two. PyTorch has Pillow's, to within one grey level, and in a fifth of the time
+    on processors with AVX2. On others it takes longer than Pillow.
 
     Args:
         image: uint8 ``(H, W, 3)``.
@@ -126,30 +126,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         A new uint8 array ``(size, size, 3)``.
     """
-    while min(image.shape[:2]) >= 4 * size:  # a mean of four pixels is cheaper than a long kernel
-        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    height, width = image.shape[:2]
-    if max(height, width) > size:
-        image = cv2.sepFilter2D(
-            image,
-            -1,
-            _smoothing_kernel(width / size),
-            _smoothing_kernel(height / size),
-            borderType=cv2.BORDER_REPLICATE,
-        )
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def _smoothing_kernel(shrink: float) -> np.ndarray:
-    """What has to come before a bilinear resize by ``1 / shrink``.
-
-    A triangle of half-width s has variance s^2 / 6. ``[a, 1 - 2a, a]`` has variance 2a; as many of
-    them in a row as it takes to keep a at 1/4 or below, where no frequency turns negative.
-    """
-    variance = max(shrink**2 - 1, 0) / 6
-    times = max(math.ceil(2 * variance), 1)
-    a = variance / times / 2
-    kernel = step = [a, 1 - 2 * a, a]
-    for _ in range(times - 1):
-        kernel = np.convolve(kernel, step)
-    return np.array(kernel, np.float32)
+    # Copied, since the pixels have to be contiguous, and a read-only picture would raise a warning.
+    # The batch has to be there before the channels move: only then does PyTorch see interleaved
+    # pixels, for which it has the fast way.
+    pixels = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
+    out = F.interpolate(pixels, (size, size), mode='bilinear', antialias=True)
+    return out[0].permute(1, 2, 0).numpy()  # (size, size, 3)
