@@ -2,10 +2,21 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
+from mmslip.evaluation.statistics import (
+    Figure,
+    mean_per_class,
+    percent,
+    proportion,
+    ratio_of_sums,
+    roc_auc,
+)
 from mmslip.registry import METRICS
 
 __all__ = ['ZeroShotAccuracy']
@@ -13,14 +24,24 @@ __all__ = ['ZeroShotAccuracy']
 
 @METRICS.register_module()
 class ZeroShotAccuracy(BaseMetric):
-    """Top-k accuracy in percent, reported as ``zero_shot/TASK_topK``.
+    """Top-k accuracy and the official metric of each task, in percent, with 95 % intervals.
+
+    Reports ``zero_shot/TASK_topK`` and, where the task's ``metric`` (in ``dataset_meta['tasks']``)
+    is another, ``zero_shot/TASK_mean_per_class``, ``zero_shot/TASK_top1_top5_mean`` or
+    ``zero_shot/TASK_roc_auc`` (of the difference of the two scores); each figure ``NAME`` with its
+    interval, ``NAME_low`` and ``NAME_high``. ``zero_shot/mean`` is the mean of the official metrics
+    of all tasks judged, where ``dataset_meta`` has ``tasks``.
 
     mmpretrain's ``Accuracy`` mixes all samples of an evaluation; here each ``task`` (a data set of
-    a ``ConcatDataset``) has its own classes and its own figures.
+    a ``ConcatDataset``) has its own classes and its own figures. Samples without ``pred_score``
+    (references of kNN, captioned images) are passed over.
 
     Args:
         topk: The values of K; one larger than a task's number of classes counts every sample.
         collect_device: ``'cpu'`` or ``'gpu'``, for the exchange between processes.
+
+    Raises:
+        ValueError: No sample has ``pred_score``, or a task's metric does not suit its classes.
     """
 
     default_prefix = 'zero_shot'
@@ -30,24 +51,81 @@ class ZeroShotAccuracy(BaseMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the rank of the true class of each sample."""
-        for sample in data_samples:
-            score = sample['pred_score']  # (classes,)
-            truth = score[sample['gt_label']]  # (1,)
-            # What is not clearly below the true class counts against it: equal scores earn nothing,
-            # nor do the NaN of a model that has diverged.
-            rank = int((~(score < truth)).sum()) - 1
-            if not truth.isfinite().all():
-                rank = sys.maxsize
-            self.results.append((sample['task'], rank))
+        """Keep the rank of the true class of each sample, its label and its margin."""
+        # One entry a sample, also for those passed over: mmengine drops by their number what the
+        # sampler added to make the shares of all processes equal.
+        entries: list[tuple] = [()] * len(data_samples)
+        by_task = defaultdict(list)
+        for index, sample in enumerate(data_samples):
+            if 'pred_score' in sample:
+                by_task[sample['task']].append(index)
+        for task, indices in by_task.items():
+            scores = torch.stack([data_samples[index]['pred_score'] for index in indices])
+            labels = torch.cat([data_samples[index]['gt_label'] for index in indices])
+            columns = _rank(scores, labels), labels.tolist(), self._margin(task, scores)
+            for index, *values in zip(indices, *columns, strict=True):
+                entries[index] = (task, *values)
+        self.results.extend(entries)
 
-    def compute_metrics(self, results: list[tuple[str, int]]) -> dict[str, float]:
-        """Percentage of samples of each task with the true class among the first K."""
-        ranks = defaultdict(list)
-        for task, rank in results:
-            ranks[task].append(rank)
-        return {
-            f'{task}_top{k}': 100 * sum(rank < k for rank in of_task) / len(of_task)
-            for task, of_task in ranks.items()
-            for k in self.topk
-        }
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """All figures of all tasks."""
+        by_task = defaultdict(list)
+        for entry in filter(None, results):
+            by_task[entry[0]].append(entry[1:])
+        if not by_task:
+            raise ValueError(
+                'ZeroShotAccuracy found no sample with a score for each class. Add '
+                "dict(type='mmslip.ZeroShotHook') to custom_hooks, and to the data at least one "
+                'set that states `task` and `classes`.'
+            )
+        metrics, official = {}, []
+        for task, entries in by_task.items():
+            ranks, labels, margins = map(np.array, zip(*entries, strict=True))
+            kind = self._kind(task)
+            for name, figure in self._figures(kind, ranks, labels, margins):
+                metrics.update(percent(f'{task}_{name}', figure))
+            official.append(metrics[f'{task}_{kind}'])
+        if 'tasks' in (self.dataset_meta or {}):
+            metrics['mean'] = sum(official) / len(official)
+        return metrics
+
+    def _figures(
+        self, kind: str, ranks: np.ndarray, labels: np.ndarray, margins: np.ndarray
+    ) -> Iterator[tuple[str, Figure]]:
+        """Names and figures of one task; ``ranks``, ``labels`` and ``margins`` are ``(N,)``."""
+        for k in sorted({*self.topk, *([1] if kind == 'top1' else [])}):
+            yield f'top{k}', proportion(ranks < k)
+        if kind == 'mean_per_class':
+            yield kind, mean_per_class(ranks < 1, labels)
+        elif kind == 'top1_top5_mean':
+            hits = (ranks < 1).astype(int) + (ranks < 5)
+            yield kind, ratio_of_sums(hits, np.full_like(hits, 2))
+        elif kind == 'roc_auc':
+            yield kind, roc_auc(margins, labels)
+
+    def _kind(self, task: str) -> str:
+        """The official metric of a task."""
+        meta = self.dataset_meta or {}
+        # A data set that stands alone describes its own task.
+        tasks = meta.get('tasks', {meta.get('task'): meta})
+        return tasks.get(task, {}).get('metric', 'top1')
+
+    def _margin(self, task: str, scores: Tensor) -> list[float]:
+        """What a ROC curve is drawn from: score of class 1 minus that of class 0."""
+        if self._kind(task) != 'roc_auc':
+            return [0.0] * len(scores)
+        if scores.shape[1] != 2:
+            raise ValueError(
+                f"The metric of task {task!r} is 'roc_auc', for two classes, but it has "
+                f'{scores.shape[1]}.'
+            )
+        return (scores[:, 1] - scores[:, 0]).tolist()
+
+
+def _rank(scores: Tensor, labels: Tensor) -> list[int]:
+    """How many classes stand before the true one, of ``(N, K)`` scores and ``(N,)`` labels."""
+    truth = scores.gather(1, labels.to(scores.device)[:, None])  # (N, 1)
+    # What is not clearly below the true class counts against it: equal scores earn nothing, nor do
+    # the NaN of a model that has diverged.
+    ranks = (~(scores < truth)).sum(1) - 1
+    return ranks.masked_fill(~truth[:, 0].isfinite(), sys.maxsize).tolist()
