@@ -75,7 +75,9 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['mmslip', 'mmslip.*']),
-    package_data={'mmslip': ['datasets/data/*', 'datasets/data/**/*']},
+    package_data={
+        'mmslip': ['datasets/data/*', 'datasets/data/**/*', 'evaluation/data/tasks/*'],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMim},

@@ -4,6 +4,7 @@ from mmslip.datasets.caption_table import CaptionTable
 from mmslip.datasets.coco_caption import COCOCaptionDataset
 from mmslip.datasets.conceptual_captions import ConceptualCaptionsDataset
 from mmslip.datasets.emoji import EmojiDataset
+from mmslip.datasets.evaluation import EvaluationDataset, EvaluationSuite
 from mmslip.datasets.image_text import ImageTextDataset
 from mmslip.datasets.mixed import MixedDataset, MixedSampler
 from mmslip.datasets.parquet import ParquetDataset
@@ -21,6 +22,8 @@ __all__ = [
     'CaptionedDataset',
     'ConceptualCaptionsDataset',
     'EmojiDataset',
+    'EvaluationDataset',
+    'EvaluationSuite',
     'ImageTextDataset',
     'MixedDataset',
     'MixedSampler',

@@ -14,7 +14,14 @@ import numpy as np
 from braceexpand import braceexpand
 from mmengine.logging import print_log
 
-__all__ = ['RecordTable', 'captions_of', 'expand_patterns', 'keep_usable', 'read_json']
+__all__ = [
+    'RecordTable',
+    'captions_of',
+    'expand_patterns',
+    'file_names',
+    'keep_usable',
+    'read_json',
+]
 
 
 class RecordTable(Sequence):
@@ -123,7 +130,7 @@ def keep_usable(records: Iterable[dict], source: str, remedy: str) -> Iterator[d
         FileNotFoundError: None of the images exists.
         ValueError: There are no records, or none with a caption.
     """
-    names_in = functools.lru_cache(maxsize=4)(_file_names)
+    names_in = functools.lru_cache(maxsize=4)(file_names)
     total = absent = blank = 0
     missing = ''
     for total, record in enumerate(records, 1):  # noqa: B007
@@ -149,7 +156,8 @@ def keep_usable(records: Iterable[dict], source: str, remedy: str) -> Iterator[d
         )
 
 
-def _file_names(folder: str) -> frozenset[str]:
+def file_names(folder: str) -> frozenset[str]:
+    """Names of what is in a folder; none if it is not there."""
     try:
         return frozenset(os.listdir(folder or '.'))
     except (FileNotFoundError, NotADirectoryError):

@@ -58,7 +58,8 @@ class EncodedImage:
 class LoadImage(BaseTransform):
     """Decode a sample's image to BGR uint8 ``(H, W, 3)``, upright.
 
-    Reads ``img_bytes`` (from a shard) or the file ``img_path``; adds ``img``, ``img_shape`` and
+    Reads ``img_bytes`` (from a shard) or the file ``img_path``, and passes on an ``img`` that the
+    data set holds in memory; adds ``img``, ``img_shape`` and
     ``ori_shape``. BGR is what mmcv's and mmpretrain's transforms expect; the data preprocessor
     makes RGB of it on the device.
 
@@ -81,6 +82,13 @@ class LoadImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Add ``img``."""
+        image = results.get('img')
+        if image is None:
+            image = self._read(results)
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        return results
+
+    def _read(self, results: dict) -> np.ndarray | EncodedImage:
         name = results.get('img_name') or results['img_path']
         label = f'{name} (sample {results.get("sample_idx")}'
         content = results.pop('img_bytes', None)
@@ -94,13 +102,10 @@ class LoadImage(BaseTransform):
         try:
             header = check_image(content, self.max_pixels) if self.defer else None
             if header and header.kind == 'JPEG' and header.plain and not is_turned(content):
-                image = EncodedImage(content, (header.height, header.width), label)
-            else:
-                image = decode_image(content, self.max_pixels)
+                return EncodedImage(content, (header.height, header.width), label)
+            return decode_image(content, self.max_pixels)
         except UndecodableError as error:
             raise _not_an_image(label, content, str(error)) from error
-        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-        return results
 
 
 def _not_an_image(label: str, content: bytes, reason: str) -> BadSampleError:
