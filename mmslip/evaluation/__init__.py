@@ -1,5 +1,24 @@
-from mmslip.evaluation.class_embeddings import embed_classes
+from mmslip.evaluation.class_embeddings import ClassEmbedder, embed_texts
 from mmslip.evaluation.intervals import bootstrap_interval, wilson_interval
+from mmslip.evaluation.knn_accuracy import KNNAccuracy, knn_predict
+from mmslip.evaluation.linear_probe import LinearProbe
+from mmslip.evaluation.logistic_regression import fit_logistic_regression
+from mmslip.evaluation.reference_metric import ReferenceMetric
+from mmslip.evaluation.tasks import Task, list_tasks, load_task
 from mmslip.evaluation.zero_shot_accuracy import ZeroShotAccuracy
 
-__all__ = ['ZeroShotAccuracy', 'bootstrap_interval', 'embed_classes', 'wilson_interval']
+__all__ = [
+    'ClassEmbedder',
+    'KNNAccuracy',
+    'LinearProbe',
+    'ReferenceMetric',
+    'Task',
+    'ZeroShotAccuracy',
+    'bootstrap_interval',
+    'embed_texts',
+    'fit_logistic_regression',
+    'knn_predict',
+    'list_tasks',
+    'load_task',
+    'wilson_interval',
+]

@@ -1,43 +1,152 @@
-"""Class names as points of the joint space."""
+"""Texts and class names as points of the joint space."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-__all__ = ['embed_classes']
+from mmslip.models.backbones import trim_text
+
+__all__ = ['ClassEmbedder', 'embed_texts', 'prompts_of']
+
+# A class is a name or several synonyms.
+Classes = Sequence[str | Sequence[str]]
+
+
+def prompts_of(classes: Classes, templates: Sequence[str]) -> list[list[str]]:
+    """The prompts of each class: every synonym in every template."""
+    names = [[name] if isinstance(name, str) else name for name in classes]
+    return [
+        [template.format(name) for name in synonyms for template in templates] for synonyms in names
+    ]
 
 
 @torch.no_grad()
-def embed_classes(
-    model: nn.Module,
-    classes: Sequence[str],
-    templates: Sequence[str],
-    tokenizer: Callable[[Sequence[str]], Tensor],
-    batch_size: int = 256,
-) -> Tensor:
-    """Embed class names as the mean of their prompts (Radford et al., arXiv 2103.00020, 3.1.4).
+def embed_texts(model: nn.Module, ids: Tensor, batch_size: int = 256) -> Tensor:
+    """Embed texts in batches of about equal length.
 
-    Each prompt's embedding is normalised, then averaged over templates, then normalised again.
+    A batch costs as much as its longest text, so texts are sorted by length first; the embeddings
+    do not depend on it.
 
     Args:
         model: Has ``encode_text`` and is in eval mode.
-        classes: ``K`` class names.
-        templates: Prompts with ``{}`` for the name.
-        tokenizer: Maps a list of strings to ids ``(N, L)``.
-        batch_size: Prompts in one pass.
+        ids: Token ids ``(N, L)``.
+        batch_size: Texts in one pass.
 
     Returns:
-        ``(K, D)``, unit rows, float32, on the model's device.
+        ``(N, D)``, unit rows, float32, on the model's device, in the order of ``ids``.
     """
     device = next(model.parameters()).device
-    prompts = [template.format(name) for name in classes for template in templates]
-    chunks = []
-    for start in range(0, len(prompts), batch_size):
-        text = tokenizer(prompts[start : start + batch_size])  # (N, L)
-        # Nothing behind the last end-of-text token can reach a feature.
-        text = text[:, : int(text.argmax(dim=-1).max()) + 1].to(device)
-        chunks.append(F.normalize(model.encode_text(text).float(), dim=-1))  # (N, D)
-    embeddings = torch.cat(chunks).view(len(classes), len(templates), -1)  # (K, T, D)
-    return F.normalize(embeddings.mean(dim=1), dim=-1)  # (K, D)
+    order = ids.argmax(dim=-1).argsort()
+    chunks = [
+        F.normalize(model.encode_text(trim_text(ids[rows]).to(device)).float(), dim=-1)
+        for rows in order.split(batch_size)
+    ]
+    return torch.cat(chunks)[order.argsort()]  # (N, D)
+
+
+class ClassEmbedder:
+    """Embed the classes of several tasks as the means of their prompts.
+
+    Each prompt's embedding is normalised, then averaged over the templates (and synonyms) of its
+    class, then normalised again (Radford et al., arXiv 2103.00020, 3.1.4). The prompts of all tasks
+    go through the text tower together, each different one once.
+
+    Args:
+        tokenizer: Maps N strings to ids ``(N, L)``.
+        batch_size: Prompts in one pass.
+        cache_dir: Folder where embeddings are kept by the text tower's weights and the tokenised
+            prompts, so that the same checkpoint embeds a task once. None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Callable[[Sequence[str]], Tensor],
+        batch_size: int = 256,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+
+    def __call__(
+        self, model: nn.Module, tasks: Mapping[str, tuple[Classes, Sequence[str]]]
+    ) -> dict[str, Tensor]:
+        """Embed tasks.
+
+        Args:
+            model: A :class:`mmslip.models.SLIP` in eval mode.
+            tasks: Classes (K of them) and templates (prompts with ``{}`` for the name) of each.
+
+        Returns:
+            ``(K, D)`` for each task: unit rows, float32, on the model's device.
+        """
+        prompts = {task: prompts_of(*parts) for task, parts in tasks.items()}
+        texts = list(dict.fromkeys(t for rows in prompts.values() for row in rows for t in row))
+        place = {text: number for number, text in enumerate(texts)}
+        ids = self.tokenizer(texts)  # (N, L)
+        members = {  # rows of `ids`, by class
+            task: [torch.tensor([place[text] for text in row]) for row in rows]
+            for task, rows in prompts.items()
+        }
+        files = self._files(model, ids, members)
+        found = {task: load_tensor(path) for task, path in files.items() if path.is_file()}
+        device = next(model.parameters()).device
+        embeddings = {task: value.to(device) for task, value in found.items() if value is not None}
+        missing = [task for task in tasks if task not in embeddings]
+        if missing:
+            needed = torch.cat([row for task in missing for row in members[task]]).unique()
+            feats = embed_texts(model, ids[needed], self.batch_size)
+            for task in missing:
+                means = [
+                    feats[torch.searchsorted(needed, row).to(device)].mean(dim=0)
+                    for row in members[task]
+                ]
+                embeddings[task] = F.normalize(torch.stack(means), dim=-1)  # (K, D)
+                if task in files:
+                    save_tensor(embeddings[task].cpu(), files[task])
+        return embeddings
+
+    def _files(
+        self, model: nn.Module, ids: Tensor, members: Mapping[str, list[Tensor]]
+    ) -> dict[str, Path]:
+        """Where the embeddings of each task are kept."""
+        if self.cache_dir is None:
+            return {}
+        tower = hashlib.sha256()
+        for part in (model.text_backbone, model.text_neck):
+            tower.update(repr(part).encode())  # activation, heads: what weights do not tell
+            for name, value in part.state_dict().items():
+                tower.update(name.encode())
+                tower.update(value.cpu().contiguous().view(torch.uint8).numpy())
+        files = {}
+        for task, rows in members.items():
+            digest = tower.copy()
+            for row in rows:
+                digest.update(ids[row].numpy())
+                digest.update(b'class')
+            files[task] = self.cache_dir / f'{digest.hexdigest()[:40]}.pt'
+        return files
+
+
+def load_tensor(path: Path) -> Tensor | None:
+    """A kept tensor; None, with a warning, where the file is damaged."""
+    try:
+        return torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        print_log(f'{path} is damaged and made again ({error}).', logger='current', level=30)
+        return None
+
+
+def save_tensor(value: Tensor, path: Path) -> None:
+    """Write a file that is whole or not there, whoever else writes it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    torch.save(value, part)
+    part.replace(path)

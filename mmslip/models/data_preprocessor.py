@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
+from mmslip.models.backbones import trim_text
 from mmslip.registry import MODELS
 
 __all__ = ['SLIPDataPreprocessor']
@@ -55,9 +56,7 @@ class SLIPDataPreprocessor(BaseDataPreprocessor):
         inputs = data['inputs']
         inputs = dict(image=inputs) if isinstance(inputs, Tensor) else dict(inputs)
         if 'text' in inputs:
-            # On the host, before the copy: a maximum on the device would wait for it.
-            longest = int(inputs['text'].argmax(dim=-1).max()) + 1
-            inputs['text'] = inputs['text'][:, :longest]  # (B, L) -> (B, longest)
+            inputs['text'] = trim_text(inputs['text'])  # (B, L) -> (B, longest)
         data = self.cast_data(dict(inputs=inputs, data_samples=data.get('data_samples')))
         inputs = data['inputs']
         if 'image' in inputs:

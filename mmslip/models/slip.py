@@ -1,12 +1,16 @@
 """SLIP: one image encoder, a language-image loss and a self-supervised loss."""
 
 import inspect
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmslip.models.backbones import trim_text
+from mmslip.models.necks import pool
 from mmslip.registry import MODELS
 
 __all__ = ['SLIP']
@@ -147,29 +151,37 @@ class SLIP(BaseModel):
         return feats
 
     def predict(self, inputs: dict, data_samples: list[DataSample]) -> list[DataSample]:
-        """Score images against the classes of their task.
+        """Features and scores that :mod:`mmslip.evaluation` judges.
 
         Args:
             inputs: ``image`` ``(B, 3, H, W)``.
-            data_samples: One for each image; ``task`` names an entry of ``class_embeddings``.
+            data_samples: One for each image. ``task`` names its evaluation set; ``caption_ids``
+                ``(n, L)``, where retrieval needs them, are its captions.
 
         Returns:
-            The samples with ``image_feat`` ``(D,)``, normalised, and ``pred_score`` ``(classes,)``,
-            the cosine similarity to each class.
-
-        Raises:
-            KeyError: No class embeddings are set for a task.
+            The samples with ``backbone_feat`` ``(C,)``, what lies before the projection; and, with
+            a text tower, ``image_feat`` ``(D,)``, normalised, ``pred_score`` ``(classes,)``, the
+            cosine similarity to each class of its task, and ``text_feat`` ``(n, D)``, normalised,
+            of its captions.
         """
         (image,) = self._require(inputs, 'image')
-        feats = F.normalize(self.encode_image(image).float(), dim=-1)  # (B, D)
-        for feat, sample in zip(feats, data_samples, strict=True):
-            if sample.task not in self.class_embeddings:
-                raise KeyError(
-                    f'No class embeddings for task {sample.task!r}: add '
-                    "dict(type='mmslip.ZeroShotHook') to custom_hooks."
-                )
-            sample.set_field(feat, 'image_feat')
-            sample.set_pred_score(self.class_embeddings[sample.task] @ feat)  # (classes,)
+        feats = self.backbone(image, **self._whole_image)
+        _distribute('backbone_feat', pool(feats).float(), data_samples)
+        if not self.with_text:
+            return data_samples
+        image_feat = F.normalize(self.neck(feats).float(), dim=-1)  # (B, D)
+        _distribute('image_feat', image_feat, data_samples)
+        for task, classes in self.class_embeddings.items():
+            judged = [sample for sample in data_samples if _is_judged(sample, task)]
+            if judged:
+                feat = torch.stack([sample.image_feat for sample in judged])
+                _distribute('pred_score', feat @ classes.T, judged)  # (b, D) x (D, classes)
+        captioned = [sample for sample in data_samples if 'caption_ids' in sample]
+        if captioned:
+            ids = [sample.caption_ids for sample in captioned]
+            text_feat = self.encode_text(trim_text(torch.cat(ids)))  # all n together, (N, D)
+            text_feat = F.normalize(text_feat.float(), dim=-1)
+            _distribute('text_feat', text_feat.split([len(rows) for rows in ids]), captioned)
         return data_samples
 
     @staticmethod
@@ -183,3 +195,13 @@ class SLIP(BaseModel):
                 '`mmslip.TokenizeCaption`.'
             )
         return [inputs[name] for name in names]
+
+
+def _is_judged(sample: DataSample, task: str) -> bool:
+    """Whether a sample is judged in ``task``, rather than learnt from or part of another."""
+    return sample.get('task') == task and sample.get('role', 'query') == 'query'
+
+
+def _distribute(name: str, values: Sequence[Tensor], samples: Sequence[DataSample]) -> None:
+    for value, sample in zip(values, samples, strict=True):
+        sample.set_field(value, name)

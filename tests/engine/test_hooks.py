@@ -23,111 +23,20 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmslip.datasets import CLIPTokenizer
 from mmslip.engine import (
     ProgressHook,
     RetrievalPictureHook,
     RunSummaryHook,
     StepSeedHook,
     ThroughputHook,
-    ZeroShotHook,
 )
 from mmslip.engine.hooks import retrieval_picture, step_seed, throughput
-from mmslip.evaluation import embed_classes
-from mmslip.models import SLIP
 
-CLASSES = ['cat', 'a very old green tree', 'dog', 'house', 'red car']
-TEMPLATES = ['{}', 'a photo of a {}.', 'it is {}!']
-TOKENIZER = dict(type='mmslip.CLIPTokenizer', context_length=16)
 GREEN = (44, 160, 44)
 
 
 def new_hub() -> MessageHub:
     return MessageHub.get_instance(f'hub-{uuid.uuid4()}')
-
-
-def embed_naively(model: SLIP, classes: list[str], templates: list[str]) -> np.ndarray:
-    """One prompt at a time, without trimming, in NumPy."""
-    rows = []
-    for name in classes:
-        total = np.zeros(16)
-        for template in templates:
-            ids = CLIPTokenizer(16)(template.replace('{}', name))
-            with torch.no_grad():
-                feature = model.encode_text(ids)[0].double().numpy()
-            total += feature / np.sqrt((feature**2).sum())
-        mean = total / len(templates)
-        rows.append(mean / np.sqrt((mean**2).sum()))
-    return np.stack(rows)
-
-
-@pytest.mark.parametrize('batch_size', [1, 4, 256])
-@pytest.mark.parametrize('number', [1, 3])
-def test_class_embeddings(make_slip: Callable[..., SLIP], number: int, batch_size: int) -> None:
-    model = make_slip().eval()
-    templates = TEMPLATES[-number:]
-    got = embed_classes(model, CLASSES, templates, CLIPTokenizer(16), batch_size)
-    assert got.dtype == torch.float32
-    assert not got.requires_grad
-    expected = embed_naively(model, CLASSES, templates)
-    np.testing.assert_allclose(got, expected, atol=2e-6)
-    assert np.linalg.matrix_rank(expected) == 5  # no two classes are alike
-
-
-def zero_shot_runner(model: nn.Module, dataset: object) -> SimpleNamespace:
-    loader = SimpleNamespace(dataset=dataset)
-    return SimpleNamespace(model=model, val_dataloader=loader, test_dataloader=loader)
-
-
-@pytest.mark.parametrize('stage', ['val', 'test'])
-def test_zero_shot_hook_prepares_every_task(make_slip: Callable[..., SLIP], stage: str) -> None:
-    model = make_slip().eval()
-    parts = [
-        SimpleNamespace(metainfo=dict(task='all', classes=CLASSES)),
-        SimpleNamespace(metainfo=dict(task='few', classes=CLASSES[:2], templates=TEMPLATES)),
-    ]
-    hook = ZeroShotHook(templates=['a drawing of {}'], tokenizer=TOKENIZER, batch_size=3)
-    runner = zero_shot_runner(model, SimpleNamespace(datasets=parts))
-    getattr(hook, f'before_{stage}_epoch')(runner)
-    assert set(model.class_embeddings) == {'all', 'few'}
-    expected = dict(
-        all=embed_naively(model, CLASSES, ['a drawing of {}']),
-        few=embed_naively(model, CLASSES[:2], TEMPLATES),
-    )
-    for task, value in expected.items():
-        np.testing.assert_allclose(model.class_embeddings[task], value, atol=2e-6)
-
-    # A single data set, behind a model wrapper.
-    wrapped = SimpleNamespace(dataset=parts[1])
-    runner.model = torch.nn.parallel.DataParallel(model)
-    runner.val_dataloader = runner.test_dataloader = wrapped
-    model.class_embeddings.clear()
-    getattr(hook, f'before_{stage}_epoch')(runner)
-    assert set(model.class_embeddings) == {'few'}
-
-
-@pytest.mark.parametrize(
-    ('metainfo', 'missing'),
-    [({}, 'classes, task'), (dict(task='x'), 'classes'), (dict(classes=['x']), 'task')],
-)
-def test_zero_shot_hook_names_missing_metainfo(
-    make_slip: Callable[..., SLIP], metainfo: dict, missing: str
-) -> None:
-    runner = zero_shot_runner(make_slip(), SimpleNamespace(metainfo=metainfo))
-    with pytest.raises(ValueError, match=f'metainfo of SimpleNamespace has no {missing}: .* Give'):
-        ZeroShotHook(tokenizer=TOKENIZER).before_val_epoch(runner)
-
-
-def test_class_embeddings_are_made_in_eval_mode(make_slip: Callable[..., SLIP]) -> None:
-    model = make_slip()
-    block = model.text_backbone.layers[0]
-    block.act = nn.Sequential(block.act, nn.Dropout(0.5))
-    expected = embed_classes(model.eval(), CLASSES, ['{}'], CLIPTokenizer(16))
-    model.train()  # as a training loop leaves it when its validation starts
-    dataset = SimpleNamespace(metainfo=dict(task='all', classes=CLASSES))
-    hook = ZeroShotHook(templates=['{}'], tokenizer=TOKENIZER)
-    hook.before_val_epoch(zero_shot_runner(model, dataset))
-    torch.testing.assert_close(model.class_embeddings['all'], expected)
 
 
 class Clock:

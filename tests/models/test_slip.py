@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 
 from mmslip.registry import MODELS
@@ -159,8 +160,41 @@ def test_predict_scores_each_sample_against_its_task():
     for row, sample, columns in zip(unit, out, [slice(3), slice(3, 5)] * 2, strict=True):
         torch.testing.assert_close(sample.pred_score, row[columns])
         torch.testing.assert_close(sample.image_feat, row)
-    with pytest.raises(KeyError, match=r"No class embeddings for task 'c'.*ZeroShotHook"):
-        model.predict(batch(), [DataSample(metainfo=dict(task='c'))] * 4)
+        projected = F.normalize(sample.backbone_feat @ model.neck.weight, dim=0)
+        torch.testing.assert_close(projected, row)
+
+
+def test_predict_scores_only_what_is_judged():
+    model = build(**language()).eval()
+    model.class_embeddings = dict(a=torch.eye(JOINT)[:3])
+    metas = [dict(task='a', role='reference'), dict(task='a', role='query'), dict(task='b'), {}]
+    out = model.predict(batch(), [DataSample(metainfo=meta) for meta in metas])
+    assert ['pred_score' in sample for sample in out] == [False, True, False, False]
+    assert all(sample.image_feat.shape == (JOINT,) for sample in out)
+
+
+def test_predict_embeds_the_captions_of_each_image():
+    model = build(**language()).eval()
+    ids = torch.tensor([[48, 5, 49, 0, 0, 0], [48, 6, 7, 8, 49, 0], [48, 9, 49, 0, 0, 0]])
+    samples = [DataSample(metainfo=dict(task='a')) for _ in range(4)]
+    samples[1].set_field(ids[:2], 'caption_ids')
+    samples[3].set_field(ids[2:], 'caption_ids')
+    with torch.no_grad():
+        out = model.predict(batch(), samples)
+        expected = F.normalize(model.encode_text(ids), dim=-1)
+    assert ['text_feat' in sample for sample in out] == [False, True, False, True]
+    torch.testing.assert_close(out[1].text_feat, expected[:2])
+    torch.testing.assert_close(out[3].text_feat, expected[2:])
+
+
+def test_predict_without_a_text_tower_gives_features():
+    model = build(ssl=simclr()).eval()
+    with torch.no_grad():
+        out = model.predict(batch(), [DataSample(metainfo=dict(task='a')) for _ in range(4)])
+        expected = model.backbone(batch()['image'])[-1]
+    for row, sample in zip(expected, out, strict=True):
+        torch.testing.assert_close(sample.backbone_feat, row)
+        assert 'image_feat' not in sample
 
 
 def test_unknown_mode():

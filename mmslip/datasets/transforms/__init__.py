@@ -4,7 +4,7 @@ from mmslip.datasets.transforms.crop import RandomFlip, RandomResizedCrop
 from mmslip.datasets.transforms.load_image import LoadImage
 from mmslip.datasets.transforms.multi_view import MultiView
 from mmslip.datasets.transforms.packing import PackSLIPInputs
-from mmslip.datasets.transforms.text import TokenizeCaption
+from mmslip.datasets.transforms.text import TokenizeCaption, TokenizeCaptions
 
 __all__ = [
     'ColorJitter',
@@ -16,4 +16,5 @@ __all__ = [
     'RandomGrayscale',
     'RandomResizedCrop',
     'TokenizeCaption',
+    'TokenizeCaptions',
 ]

@@ -20,7 +20,8 @@ class PackSLIPInputs(BaseTransform):
     ``MultiView``, of which the last ``ssl_views`` are for the self-supervised half and the one
     before them, if any, for the language half. The result is ``inputs`` with ``image`` uint8
     ``(3, H, W)``, ``views`` ``ssl_views x (3, h, w)`` and ``text`` int64 ``(L,)``, each where the
-    sample has it; and ``data_samples`` for samples with a label.
+    sample has it; and, for evaluation, ``data_samples`` with the ``gt_label`` or the ``caption_ids``
+    ``(n, L)`` of retrieval.
 
     Args:
         ssl_views: Number of views of the self-supervised half.
@@ -52,8 +53,12 @@ class PackSLIPInputs(BaseTransform):
         if 'text_ids' in results:
             inputs['text'] = results['text_ids']
         packed = dict(inputs=inputs)
-        if 'gt_label' in results:
-            sample = DataSample().set_gt_label(results['gt_label'])
+        if 'gt_label' in results or 'caption_ids' in results:
+            sample = DataSample()
+            if 'gt_label' in results:
+                sample.set_gt_label(results['gt_label'])
+            if 'caption_ids' in results:
+                sample.set_field(results['caption_ids'], 'caption_ids')
             meta = ('task', 'role', 'sample_idx', 'img_path')
             sample.set_metainfo({key: results[key] for key in meta if key in results})
             packed['data_samples'] = sample

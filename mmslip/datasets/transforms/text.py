@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 
 from mmslip.registry import TOKENIZERS, TRANSFORMS
 
-__all__ = ['TokenizeCaption']
+__all__ = ['TokenizeCaption', 'TokenizeCaptions']
 
 
 @TRANSFORMS.register_module()
@@ -34,4 +34,23 @@ class TokenizeCaption(BaseTransform):
                 'text is the same for every image and teaches nothing. Remove the sample.'
             )
         results.update(text=text, text_ids=self.tokenizer(text)[0])  # (L,)
+        return results
+
+
+@TRANSFORMS.register_module()
+class TokenizeCaptions(BaseTransform):
+    """Tokenise all captions of an image: ``text`` -> ``caption_ids`` int64 ``(n, L)``.
+
+    For retrieval, where every caption counts and their number may differ between images.
+
+    Args:
+        tokenizer: Config of the tokeniser.
+    """
+
+    def __init__(self, tokenizer: dict | None = None) -> None:
+        self.tokenizer = TOKENIZERS.build(tokenizer or dict(type='mmslip.CLIPTokenizer'))
+
+    def transform(self, results: dict) -> dict:
+        """Add ``caption_ids``."""
+        results['caption_ids'] = self.tokenizer(results['text'])  # (n, L)
         return results

@@ -1,4 +1,4 @@
-from mmslip.models.backbones.text_transformer import TextTransformer
+from mmslip.models.backbones.text_transformer import TextTransformer, trim_text
 from mmslip.models.backbones.vision_transformer import VisionTransformer
 
-__all__ = ['TextTransformer', 'VisionTransformer']
+__all__ = ['TextTransformer', 'VisionTransformer', 'trim_text']

@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from mmslip.registry import MODELS
 
-__all__ = ['TextTransformer']
+__all__ = ['TextTransformer', 'trim_text']
+
+
+def trim_text(text: Tensor) -> Tensor:
+    """Cut token ids ``(B, L)`` to the longest of them.
+
+    Exact: nothing behind an end-of-text token can reach a feature of :class:`TextTransformer`. The
+    length is read on the host, so trim before copying to a device.
+    """
+    return text[:, : int(text.argmax(dim=-1).max()) + 1]
 
 
 class QuickGELU(nn.Module):
@@ -38,6 +47,10 @@ class CausalBlock(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width)
         self.act = activation()
         self.fc2 = nn.Linear(4 * width, width)
+
+    def extra_repr(self) -> str:
+        """What the parts do not show."""
+        return f'num_heads={self.num_heads}'
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._attend(self.ln1(x))

@@ -1,3 +1,3 @@
-from mmslip.models.necks.linear_projection import LinearProjection
+from mmslip.models.necks.linear_projection import LinearProjection, pool
 
-__all__ = ['LinearProjection']
+__all__ = ['LinearProjection', 'pool']

@@ -6,16 +6,27 @@ from torch import Tensor, nn
 
 from mmslip.registry import MODELS
 
-__all__ = ['LinearProjection']
+__all__ = ['LinearProjection', 'pool']
+
+
+def pool(feats: tuple[Tensor, ...]) -> Tensor:
+    """The feature ``(B, C)`` of each image in a backbone's output tuple.
+
+    The last entry counts: a vector ``(B, C)`` as it is, a feature map ``(B, C, H, W)`` by its
+    spatial mean (ResNet, Swin, ConvNeXt), a token sequence ``(B, L, C)`` by its first token, the
+    class token (MAE's backbone).
+    """
+    x = feats[-1]
+    if x.dim() == 4:
+        return x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
+    return x[:, 0] if x.dim() == 3 else x  # (B, L, C) -> (B, C)
 
 
 @MODELS.register_module()
 class LinearProjection(BaseModule):
     """Bias-free matrix ``(C, D)`` behind a tower (Radford et al., arXiv 2103.00020).
 
-    Reads the last entry of a backbone's output tuple: a vector ``(B, C)`` as it is, a feature map
-    ``(B, C, H, W)`` by its spatial mean (ResNet, Swin, ConvNeXt), a token sequence ``(B, L, C)`` by
-    its first token, the class token (MAE's backbone).
+    Reads the image's feature as :func:`pool` finds it in the tower's output.
 
     Args:
         in_channels: Feature width ``C``.
@@ -35,9 +46,4 @@ class LinearProjection(BaseModule):
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Map a backbone's output tuple to embeddings ``(B, D)``."""
-        x = feats[-1]
-        if x.dim() == 4:
-            x = x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
-        elif x.dim() == 3:
-            x = x[:, 0]  # (B, L, C) -> (B, C)
-        return x @ self.weight  # (B, C) x (C, D) -> (B, D)
+        return pool(feats) @ self.weight  # (B, C) x (C, D) -> (B, D)
