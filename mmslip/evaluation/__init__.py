@@ -1,4 +1,4 @@
-from mmslip.evaluation.class_embeddings import embed_classes
+from mmslip.evaluation.class_embeddings import ClassEmbedder, embed_texts
 from mmslip.evaluation.intervals import bootstrap_interval, wilson_interval
 from mmslip.evaluation.knn_accuracy import KNNAccuracy, knn_predict
 from mmslip.evaluation.linear_probe import LinearProbe
@@ -8,13 +8,14 @@ from mmslip.evaluation.tasks import Task, list_tasks, load_task
 from mmslip.evaluation.zero_shot_accuracy import ZeroShotAccuracy
 
 __all__ = [
+    'ClassEmbedder',
     'KNNAccuracy',
     'LinearProbe',
     'ReferenceMetric',
     'Task',
     'ZeroShotAccuracy',
     'bootstrap_interval',
-    'embed_classes',
+    'embed_texts',
     'fit_logistic_regression',
     'knn_predict',
     'list_tasks',
