@@ -1,6 +1,8 @@
 from mmslip.engine import checkpoint  # noqa: F401  (registers the safe checkpoint loader)
 from mmslip.engine.hooks import (
     BadSampleHook,
+    CompleteWeightsHook,
+    EvaluationRecordHook,
     PlainCheckpointHook,
     ProgressHook,
     ResumeDataHook,
@@ -15,6 +17,8 @@ from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstruct
 __all__ = [
     'BF16OptimWrapper',
     'BadSampleHook',
+    'CompleteWeightsHook',
+    'EvaluationRecordHook',
     'NoDecay1dOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ProgressHook',

@@ -20,7 +20,7 @@ class PackSLIPInputs(BaseTransform):
     ``MultiView``, of which the last ``ssl_views`` are for the self-supervised half and the one
     before them, if any, for the language half. The result is ``inputs`` with ``image`` uint8
     ``(3, H, W)``, ``views`` ``ssl_views x (3, h, w)`` and ``text`` int64 ``(L,)``, each where the
-    sample has it; and, for evaluation, ``data_samples`` with the ``gt_label`` or the ``caption_ids``
+    sample has it; and, for evaluation, ``data_samples`` with ``gt_label`` or the ``caption_ids``
     ``(n, L)`` of retrieval.
 
     Args:

@@ -1,4 +1,6 @@
 from mmslip.engine.hooks.bad_samples import BadSampleHook
+from mmslip.engine.hooks.complete_weights import CompleteWeightsHook
+from mmslip.engine.hooks.evaluation_record import EvaluationRecordHook
 from mmslip.engine.hooks.plain_checkpoint import PlainCheckpointHook
 from mmslip.engine.hooks.progress import ProgressHook
 from mmslip.engine.hooks.resume_data import ResumeDataHook
@@ -10,6 +12,8 @@ from mmslip.engine.hooks.zero_shot import ZeroShotHook
 
 __all__ = [
     'BadSampleHook',
+    'CompleteWeightsHook',
+    'EvaluationRecordHook',
     'PlainCheckpointHook',
     'ProgressHook',
     'ResumeDataHook',
