@@ -1,11 +1,20 @@
 from mmslip.datasets import transforms  # noqa: F401  (registers the transforms)
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.caption_table import CaptionTable
+from mmslip.datasets.classification import (
+    FER2013,
+    GTSRB,
+    STL10,
+    CLEVRCounts,
+    HatefulMemes,
+    KITTIDistance,
+)
 from mmslip.datasets.coco_caption import COCOCaptionDataset
 from mmslip.datasets.conceptual_captions import ConceptualCaptionsDataset
 from mmslip.datasets.emoji import EmojiDataset
 from mmslip.datasets.evaluation import EvaluationDataset, EvaluationSuite
 from mmslip.datasets.image_text import ImageTextDataset
+from mmslip.datasets.karpathy import KarpathyDataset
 from mmslip.datasets.mixed import MixedDataset, MixedSampler
 from mmslip.datasets.parquet import ParquetDataset
 from mmslip.datasets.redcaps import RedCapsDataset
@@ -16,6 +25,10 @@ from mmslip.datasets.table import TableDataset, YFCC15MDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
 
 __all__ = [
+    'FER2013',
+    'GTSRB',
+    'STL10',
+    'CLEVRCounts',
     'CLIPTokenizer',
     'COCOCaptionDataset',
     'CaptionTable',
@@ -24,7 +37,10 @@ __all__ = [
     'EmojiDataset',
     'EvaluationDataset',
     'EvaluationSuite',
+    'HatefulMemes',
     'ImageTextDataset',
+    'KITTIDistance',
+    'KarpathyDataset',
     'MixedDataset',
     'MixedSampler',
     'ParquetDataset',

@@ -18,8 +18,8 @@ __all__ = [
     'RecordTable',
     'captions_of',
     'expand_patterns',
-    'file_names',
     'keep_usable',
+    'missing_files',
     'read_json',
 ]
 
@@ -130,7 +130,7 @@ def keep_usable(records: Iterable[dict], source: str, remedy: str) -> Iterator[d
         FileNotFoundError: None of the images exists.
         ValueError: There are no records, or none with a caption.
     """
-    names_in = functools.lru_cache(maxsize=4)(file_names)
+    names_in = functools.lru_cache(maxsize=4)(_file_names)
     total = absent = blank = 0
     missing = ''
     for total, record in enumerate(records, 1):  # noqa: B007
@@ -156,8 +156,13 @@ def keep_usable(records: Iterable[dict], source: str, remedy: str) -> Iterator[d
         )
 
 
-def file_names(folder: str) -> frozenset[str]:
-    """Names of what is in a folder; none if it is not there."""
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Those of the paths where nothing is; folders are listed rather than each file looked up."""
+    names_in = functools.lru_cache(maxsize=64)(_file_names)
+    return [path for path in paths if os.path.basename(path) not in names_in(os.path.dirname(path))]
+
+
+def _file_names(folder: str) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder or '.'))
     except (FileNotFoundError, NotADirectoryError):

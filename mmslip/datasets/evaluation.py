@@ -1,8 +1,6 @@
 """Data sets of an evaluation: labels in the order of a task's classes, many sets in one pass."""
 
-import os
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import mmcv
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
 
-from mmslip.datasets.annotations import file_names
+from mmslip.datasets.annotations import missing_files
 from mmslip.evaluation.tasks import Task, load_task
 from mmslip.registry import DATASETS
 
@@ -107,8 +105,7 @@ class EvaluationDataset(BaseDataset):
             )
         if type(self.dataset).get_data_info is not BaseDataset.get_data_info:
             return  # this reads images, too
-        names_in = lru_cache(maxsize=4)(file_names)
-        missing = []
+        paths = []
         for index in range(len(self)):
             info = self.dataset.get_data_info(index)
             if int(info['gt_label']) not in self._order:
@@ -116,12 +113,12 @@ class EvaluationDataset(BaseDataset):
                     f'{self._where}: sample {index} has label {info["gt_label"]}, but the task has '
                     f'{len(self._order)} classes.'
                 )
-            folder, name = os.path.split(info.get('img_path', ''))
-            if name and name not in names_in(folder):
-                missing.append(info['img_path'])
+            if 'img_path' in info:
+                paths.append(info['img_path'])
+        missing = missing_files(paths)
         if missing:
             raise ValueError(
-                f'{self._where} lacks {len(missing):,} of {len(self):,} images, such as '
+                f'{self._where} lacks {len(missing):,} of {len(paths):,} images, such as '
                 f'{missing[0]}: complete it.'
             )
 
