@@ -4,6 +4,7 @@ from mmslip.evaluation.knn_accuracy import KNNAccuracy, knn_predict
 from mmslip.evaluation.linear_probe import LinearProbe
 from mmslip.evaluation.logistic_regression import fit_logistic_regression
 from mmslip.evaluation.reference_metric import ReferenceMetric
+from mmslip.evaluation.retrieval_recall import RetrievalRecall, retrieval_ranks
 from mmslip.evaluation.tasks import Task, list_tasks, load_task
 from mmslip.evaluation.zero_shot_accuracy import ZeroShotAccuracy
 
@@ -12,6 +13,7 @@ __all__ = [
     'KNNAccuracy',
     'LinearProbe',
     'ReferenceMetric',
+    'RetrievalRecall',
     'Task',
     'ZeroShotAccuracy',
     'bootstrap_interval',
@@ -20,5 +22,6 @@ __all__ = [
     'knn_predict',
     'list_tasks',
     'load_task',
+    'retrieval_ranks',
     'wilson_interval',
 ]

@@ -30,8 +30,8 @@ class LinearProbe(ReferenceMetric):
 
     Args:
         l2: Strengths to try, of the penalty ``l2 / 2 * |weight|^2`` beside the mean cross-entropy.
-            From strong to weak, each starts at the solution of the one before; after two in a row that
-            are worse than the best, the weaker ones, which take longest, are not tried.
+            From strong to weak, each starts at the solution of the one before; after two in a row
+            that are worse than the best, the weaker ones, which take longest, are not tried.
         seed: Seed of the choice of the held-out fifth.
         feature: Field that holds the feature.
         collect_device: ``'cpu'`` or ``'gpu'``, for the exchange between processes.

@@ -1,0 +1,120 @@
+"""Retrieval between images and captions."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from mmslip.evaluation.statistics import percent, proportion, ratio_of_sums
+from mmslip.registry import METRICS
+
+__all__ = ['RetrievalRecall', 'retrieval_ranks']
+
+# Similarities held at a time: 4,096 images by 4,096 captions, 64 MB.
+_BLOCK = 2**12
+# Similarities of unit vectors in float32 that are closer than this are equal but for rounding.
+_TIE = 1e-6
+
+
+@METRICS.register_module()
+class RetrievalRecall(BaseMetric):
+    """Recall at K from images to captions and back, in percent, with 95 % intervals.
+
+    An image (``retrieval/TASK_i2t_rK``) counts if one of its captions is among the K captions most
+    similar to it; a caption (``retrieval/TASK_t2i_rK``) if its image is among the K images most
+    similar to it, of all that were evaluated. This is the usual protocol for Flickr30k and COCO,
+    with several captions an image (Karpathy & Fei-Fei, arXiv 1412.2306). The interval of ``t2i``
+    draws images, with all their captions. What is as similar as the right one stands before it.
+
+    Samples without ``text_feat`` (of classification) are passed over. Ranks are counted block by
+    block in the main process, on its GPU where it has one: memory holds the embeddings, in float32,
+    and never all similarities.
+
+    Args:
+        topk: The values of K.
+        collect_device: ``'cpu'`` or ``'gpu'``, for the exchange between processes.
+
+    Raises:
+        ValueError: No sample has captions.
+    """
+
+    default_prefix = 'retrieval'
+
+    def __init__(self, topk: Sequence[int] = (1, 5, 10), collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device=collect_device)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the embeddings of each image ``(D,)`` and of its captions ``(n, D)``."""
+        for sample in data_samples:
+            # One entry a sample, also for those passed over: mmengine drops by their number what
+            # the sampler added to make the shares of all processes equal.
+            entry = ()
+            if 'text_feat' in sample:
+                # Copied, for a row of a batch would keep, and take along, the whole batch.
+                image, texts = (
+                    sample[name].float().cpu().numpy().copy()
+                    for name in ('image_feat', 'text_feat')
+                )
+                entry = (sample['task'], image, texts)
+            self.results.append(entry)
+
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """Recall of each task in both directions."""
+        tasks = defaultdict(list)
+        for task, *pair in filter(None, results):
+            tasks[task].append(pair)
+        if not tasks:
+            raise ValueError(
+                'RetrievalRecall found no captions: evaluate a data set of images with captions, '
+                'with mmslip.TokenizeCaptions in its pipeline, and a model with a text tower.'
+            )
+        metrics, device = {}, get_device()
+        for task, pairs in tasks.items():
+            images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
+            texts = torch.from_numpy(np.concatenate([texts for _, texts in pairs])).to(device)
+            captions = np.array([len(texts) for _, texts in pairs])
+            owners = np.repeat(np.arange(len(pairs)), captions)
+            ranks = retrieval_ranks(images, texts, torch.from_numpy(owners).to(device))
+            to_text, to_image = (rank.cpu().numpy() for rank in ranks)
+            for k in self.topk:
+                found = np.bincount(owners, to_image < k, minlength=len(pairs)).astype(int)
+                metrics.update(percent(f'{task}_i2t_r{k}', proportion(to_text < k)))
+                metrics.update(percent(f'{task}_t2i_r{k}', ratio_of_sums(found, captions)))
+        return metrics
+
+
+@torch.no_grad()
+def retrieval_ranks(images: Tensor, texts: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    """How many wrong ones stand before the right one, for each image and for each caption.
+
+    Args:
+        images: ``(N, D)``, unit rows.
+        texts: ``(M, D)``, unit rows.
+        owners: Image of each caption, ``(M,)`` int64.
+
+    Returns:
+        ``(N,)``, the captions of other images before an image's best own one, and ``(M,)``, the
+        images before a caption's own; ``sys.maxsize`` where the right similarity is not finite.
+    """
+    parts = zip(texts.split(_BLOCK), owners.split(_BLOCK), strict=True)
+    own = torch.cat([(images[owner] * text).sum(dim=1) for text, owner in parts])  # (M,)
+    best = own.new_full((len(images),), -torch.inf).scatter_reduce_(0, owners, own, 'amax')  # (N,)
+    to_text = torch.zeros_like(best, dtype=torch.int64)
+    to_image = torch.zeros_like(owners)
+    numbers = torch.arange(len(images), device=images.device)
+    for rows in numbers.split(_BLOCK):
+        for columns in torch.arange(len(texts), device=texts.device).split(_BLOCK):
+            scores = images[rows] @ texts[columns].T  # (n, m)
+            wrong = rows[:, None] != owners[columns]
+            # What is not clearly below counts as above, NaN too.
+            to_text[rows] += (~(scores < best[rows, None] - _TIE) & wrong).sum(dim=1)
+            to_image[columns] += (~(scores < own[columns] - _TIE) & wrong).sum(dim=0)
+    for ranks, right in ((to_text, best), (to_image, own)):
+        ranks.masked_fill_(~right.isfinite(), sys.maxsize)
+    return to_text, to_image
