@@ -1,6 +1,7 @@
 """Image names and captions on disk, for more rows than Python objects can hold."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -8,7 +9,10 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ['CaptionTable']
+import numpy as np
+import numpy.typing
+
+__all__ = ['CaptionTable', 'CaptionTableWriter']
 
 _FORMAT, _VERSION = 'mmslip.CaptionTable', 1
 _META, _ENDS, _TEXT = 'meta.json', 'ends.u64', 'text.utf8'
@@ -124,60 +128,128 @@ class CaptionTable(Sequence):
     ) -> 'CaptionTable':
         """Write a table of any length in constant memory, and open it.
 
-        The files grow in ``PATH.partial``, which is renamed at the end and removed on any error, so
-        there is never a half table under ``path``.
-
         Args:
-            path: Folder to make.
+            path: Folder to make, which is not there before it is whole.
             rows: Key and captions of every row; generators are fine.
             **notes: Kept under ``notes`` in ``meta.json``, such as where the rows come from.
 
         Raises:
-            FileExistsError: There is such a folder, or a partial one of another writer.
+            FileExistsError: There is such a folder, or another process is writing it.
             ValueError: There are no rows, or one has no key, no caption, or a blank one.
         """
-        path = Path(path)
-        partial = path.with_name(path.name + '.partial')
-        if path.exists():
-            raise FileExistsError(f'{path} exists: remove it, or choose another path.')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.mkdir()
-        except FileExistsError:
-            raise FileExistsError(
-                f'{partial} exists: another process writes this table (then wait), or one was '
-                'killed (then remove the folder).'
-            ) from None
-        try:
-            _write_files(partial, rows, notes)
-            _rename(partial, path)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with CaptionTableWriter(path, **notes) as writer:
+            for key, captions in rows:
+                writer.add(key, captions)
         return cls(path)
 
 
-def _write_files(
-    folder: Path, rows: Iterable[tuple[str, Sequence[str]]], notes: dict[str, object]
-) -> None:
-    size, count = 0, 0
-    with (
-        (folder / _ENDS).open('wb', buffering=1 << 20) as ends,
-        (folder / _TEXT).open('wb', buffering=1 << 20) as text,
-    ):
-        ends.write(_END.pack(0))
-        for key, captions in rows:
-            content = _encode(key, captions, count)
-            size, count = size + len(content), count + 1
-            text.write(content)
-            ends.write(_END.pack(size))
-        for file in (ends, text):
+class CaptionTableWriter:
+    """Writes a :class:`CaptionTable` row by row, and may go on after an interruption.
+
+    The files grow in ``PATH.partial``, which is renamed when the ``with`` block ends, so there is
+    never a half table under ``path``. If the block ends with an error, the partial table stays if
+    :meth:`save` was called, and is removed otherwise.
+
+    Args:
+        path: Folder to make.
+        resume: Go on with a partial table from where it was saved last, rather than anew.
+        **notes: Kept under ``notes`` in ``meta.json``.
+
+    Attributes:
+        partial: Folder of the unfinished table.
+        state: What was saved beside the rows that are there already; empty where there are none.
+
+    Raises:
+        FileExistsError: There is a table of this name, or another process is writing it.
+
+    Example:
+        >>> with CaptionTableWriter('pairs', resume=True) as writer:
+        ...     for number in range(int(writer.state.get('done', 0)), 1000):
+        ...         writer.add(f'{number}.jpg', ['a picture'])
+        ...         if number % 100 == 99:
+        ...             writer.save(done=number + 1)
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False, **notes: object) -> None:
+        self.path, self.notes = Path(path), notes
+        self.partial = self.path.with_name(self.path.name + '.partial')
+        self.state: dict[str, np.ndarray] = {}
+        self._rows = self._bytes = 0
+        self._progress = self.partial / 'progress.npz'
+        if self.path.exists():
+            raise FileExistsError(f'{path} exists: remove it, or choose another path.')
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._text = (self.partial / _TEXT).open('ab', buffering=1 << 20)
+        _lock(self._text.fileno(), f'Another process is writing {self.partial}: wait for it.')
+        self._ends = (self.partial / _ENDS).open('ab', buffering=1 << 20)
+        if resume and self._progress.is_file():
+            with np.load(self._progress) as saved:
+                self.state = dict(saved)
+            self._rows, self._bytes = (int(self.state.pop(key)) for key in ('_rows', '_bytes'))
+        else:
+            self._progress.unlink(missing_ok=True)
+        self._text.truncate(self._bytes)
+        self._ends.truncate(_END.size * (self._rows + 1) if self._rows else 0)
+        if not self._rows:
+            self._ends.write(_END.pack(0))
+
+    def add(self, key: str, captions: Sequence[str]) -> None:
+        """Append a row.
+
+        Raises:
+            ValueError: It has no key, no caption, or a blank one.
+        """
+        content = _encode(key, captions, self._rows)
+        self._rows, self._bytes = self._rows + 1, self._bytes + len(content)
+        self._text.write(content)
+        self._ends.write(_END.pack(self._bytes))
+
+    def save(self, **state: np.typing.ArrayLike) -> None:
+        """Let what has been added so far survive an interruption, and ``state`` with it."""
+        self._flush()
+        new = self._progress.with_suffix('.new')
+        with new.open('wb') as file:
+            np.savez(file, _rows=self._rows, _bytes=self._bytes, **state)
+        os.replace(new, self._progress)
+
+    def _flush(self) -> None:
+        for file in (self._text, self._ends):
             file.flush()
             os.fsync(file.fileno())
-    if not count:
-        raise ValueError('A caption table needs at least one row; there is none to write.')
-    meta = dict(format=_FORMAT, version=_VERSION, rows=count, bytes=size, notes=notes)
-    (folder / _META).write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
+
+    def _finish(self) -> None:
+        if not self._rows:
+            raise ValueError('A caption table needs at least one row; there is none to write.')
+        self._flush()
+        meta = dict(
+            format=_FORMAT, version=_VERSION, rows=self._rows, bytes=self._bytes, notes=self.notes
+        )
+        (self.partial / _META).write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
+        _rename(self.partial, self.path)
+        (self.path / self._progress.name).unlink(missing_ok=True)
+
+    def __enter__(self) -> 'CaptionTableWriter':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self.partial.exists() and not self._progress.exists():
+                shutil.rmtree(self.partial, ignore_errors=True)
+            self._text.close()
+            self._ends.close()
+
+
+def _lock(descriptor: int, message: str) -> None:
+    """Claim an open file until it is closed, also by a crash."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileExistsError(message) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 def _encode(key: str, captions: Sequence[str], row: int) -> bytes:

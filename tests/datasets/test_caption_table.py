@@ -8,9 +8,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmslip.datasets import CaptionTable
+from mmslip.datasets.caption_table import CaptionTableWriter
 
 ROWS = [
     ('a.jpg', ['a red chair']),
@@ -95,11 +97,42 @@ def test_nothing_is_there_before_the_end(tmp_path: Path) -> None:
     def rows() -> Iterator[tuple[str, list[str]]]:
         yield ROWS[0]
         assert not (tmp_path / 't').exists()
-        with pytest.raises(FileExistsError, match=r't\.partial exists: another process'):
+        with pytest.raises(FileExistsError, match=r'Another process is writing .*t\.partial'):
             CaptionTable.write(tmp_path / 't', ROWS)
         yield ROWS[1]
 
     assert list(CaptionTable.write(tmp_path / 't', rows())) == ROWS[:2]
+
+
+def write_one_more(path: Path, begin: int) -> None:
+    """Save a row, and lose another one by an interruption."""
+    with CaptionTableWriter(path, resume=True) as writer:
+        assert int(writer.state.get('done', 0)) == begin
+        writer.add(*ROWS[begin])
+        writer.save(done=begin + 1, seen=np.array([True, False]))
+        writer.add('lost', ['with the interruption'])
+        raise KeyboardInterrupt
+
+
+def test_what_was_saved_survives(tmp_path: Path) -> None:
+    path = tmp_path / 't'
+    for begin in (0, 1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            write_one_more(path, begin)
+        assert not path.exists()
+    with CaptionTableWriter(path, resume=True, source='x') as writer:
+        assert writer.state['seen'].tolist() == [True, False]
+        for row in ROWS[3:]:
+            writer.add(*row)
+    assert list(CaptionTable(path)) == ROWS
+    assert sorted(os.listdir(path)) == ['ends.u64', 'meta.json', 'text.utf8']
+    assert os.listdir(tmp_path) == ['t']
+
+
+def test_what_was_saved_is_left_where_not_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_one_more(tmp_path / 't', 0)
+    assert list(CaptionTable.write(tmp_path / 't', ROWS)) == ROWS
 
 
 def test_existing_table_is_kept(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 import bz2
 import io
 import json
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 
@@ -186,6 +190,77 @@ def test_yfcc15m_refuses(
         convert_yfcc(tool, yfcc)
     assert 'row' in message or str(caught.value).startswith(str(yfcc[name]))
     assert not list(yfcc['out'].parent.glob('train.table*'))
+
+
+def kill_at(tool: Callable, yfcc: dict[str, Path], call: int, *metadata: Path) -> None:
+    """Convert in a process that is killed when it has come to a wanted photograph."""
+
+    def run() -> None:
+        module, calls = tool('yfcc15m'), count(1)
+        parse = module.parse
+
+        def parse_or_die(*arguments: object) -> list[str]:
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return parse(*arguments)
+
+        module.parse = parse_or_die
+        convert_yfcc(tool, yfcc, *metadata)
+
+    process = multiprocessing.get_context('fork').Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize(
+    ('every', 'left'), [(1, [99999999]), (2, [4, 5, 99999999]), (3, [3, 4, 5, 99999999])]
+)
+def test_yfcc15m_goes_on_after_an_interruption(
+    tool: Callable,
+    yfcc: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    packed: bool,
+    every: int,
+    left: list[int],
+) -> None:
+    monkeypatch.setattr(tool('yfcc15m'), 'SAVE_EVERY', every)
+    parts = [tmp_path / 'yfcc100m_dataset-0', tmp_path / 'yfcc100m_dataset-1']
+    for part, lines in zip(parts, (LINES[:4], LINES[4:]), strict=True):
+        part.write_text(''.join(lines), encoding='utf-8')
+    if packed:
+        packs = [part.with_suffix('.bz2') for part in parts]
+        for part, pack in zip(parts, packs, strict=True):
+            pack.write_bytes(bz2.compress(part.read_bytes()))
+        parts = packs
+    for call in (4, 2, 2):  # the fourth wanted photograph, then the second of those left
+        kill_at(tool, yfcc, call, *parts)
+        assert not yfcc['out'].exists()
+    read, parse = [], tool('yfcc15m').parse
+    monkeypatch.setattr(
+        tool('yfcc15m'), 'parse', lambda row, *rest: read.append(row) or parse(row, *rest)
+    )
+    convert_yfcc(tool, yfcc, *parts)
+    assert read == left
+    assert dict(CaptionTable(yfcc['out'])) == {str(row): text for row, text in CAPTIONS.items()}
+    assert sorted(os.listdir(yfcc['out'])) == ['ends.u64', 'meta.json', 'text.utf8']
+    printed = capsys.readouterr().out.replace('\n', ' ')
+    assert 'left out: 1 without a caption, 1 not in the metadata' in printed
+
+
+def test_yfcc15m_goes_on_with_the_same_input_only(
+    tool: Callable, yfcc: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool('yfcc15m'), 'SAVE_EVERY', 1)
+    kill_at(tool, yfcc, 3)
+    lines = yfcc['metadata'].read_bytes()
+    yfcc['metadata'].write_bytes(lines + b'\n')
+    with pytest.raises(SystemExit, match=r'train\.table\.partial is the beginning of a conversion'):
+        convert_yfcc(tool, yfcc)
+    assert yfcc['out'].with_name('train.table.partial').is_dir()
 
 
 @pytest.mark.parametrize('cut', [20, -20])

@@ -11,8 +11,8 @@ SLIP authors name. Titles and descriptions are unquoted and freed of HTML tags, 
 white space; a photograph without either is left out. The authors count 14,689,580 that way.
 
 The metadata pass through once, in constant memory and some ten minutes (`.bz2` takes longer; unpack
-it first with several threads, e.g. `lbzip2`). So there is no resuming: an interrupted run leaves
-nothing under the final name, start it again.
+it first with several threads, e.g. `lbzip2`). An interrupted run is started again with the same
+arguments and goes on where it was (`.bz2` is unpacked up to there, but not read again).
 """
 
 import argparse
@@ -20,10 +20,11 @@ import bz2
 import io
 import re
 import zipfile
+import zlib
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -31,9 +32,11 @@ import numpy as np
 from rich.progress import open as open_with_progress
 
 from mmslip.datasets import CaptionTable
+from mmslip.datasets.caption_table import CaptionTableWriter
 
 EXPECTED = 14_689_580
 COLUMNS, TITLE, DESCRIPTION = 25, 8, 9
+SAVE_EVERY = 1_000_000  # lines: some seconds
 # A letter has to follow, so that "<3" and "x < y" stay.
 _TAG = re.compile(r'</?[a-z][^<>]*>', re.IGNORECASE)
 _URL = re.compile(r'\b(?:https?:|www\.)\S*', re.IGNORECASE)
@@ -70,53 +73,88 @@ def read_downloaded(path: Path) -> np.ndarray:
     return rows
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines of a text file, packed or not, under a progress bar."""
+@dataclass
+class State:
+    """How far a conversion is."""
+
+    inputs: str  # what it reads, to see that it is the same after an interruption
+    seen: np.ndarray  # bool (N,): the wanted rows found so far
+    part: int = 0  # file of the metadata
+    offset: int = 0  # bytes of it that are done, unpacked
+    line: int = 0  # and lines
+    empty: int = 0  # rows without a caption
+
+
+def describe(paths: Sequence[Path], rows: np.ndarray, photos: np.ndarray) -> str:
+    """What tells one conversion from another."""
+    files = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    return f'{files} {zlib.crc32(rows.tobytes())} {zlib.crc32(photos.tobytes())}'
+
+
+def read_lines(path: Path, offset: int) -> Iterator[bytes]:
+    """Lines of a text file, packed or not, from a place in it on, under a progress bar."""
     with open_with_progress(path, 'rb', description=path.name) as raw:
         # In large blocks: the bar is drawn for every read.
         blocks = io.BufferedReader(raw, 1 << 20)
         lines = bz2.BZ2File(blocks) if path.suffix == '.bz2' else blocks
         try:
-            yield from enumerate(lines, 1)
+            lines.seek(offset)
+            yield from lines
         except (EOFError, OSError) as error:
             raise ValueError(f'{path} is damaged ({error}): fetch it again.') from error
 
 
-def read_captions(
-    paths: Sequence[Path], rows: np.ndarray, photos: np.ndarray, counts: Counter
-) -> Iterator[tuple[str, list[str]]]:
-    """Key and captions of the wanted photographs.
+def begin(inputs: str, number: int, writer: CaptionTableWriter) -> State:
+    """Where a conversion of `number` rows has to begin or go on."""
+    if not writer.state:
+        return State(inputs, np.zeros(number, bool))
+    if str(writer.state['inputs']) != inputs:
+        raise ValueError(
+            f'{writer.partial} is the beginning of a conversion of other files: give the same '
+            'ones to go on with it, or remove it.'
+        )
+    numbers = ('part', 'offset', 'line', 'empty')
+    return State(inputs, writer.state['seen'], *(int(writer.state[name]) for name in numbers))
+
+
+def convert(
+    paths: Sequence[Path], rows: np.ndarray, photos: np.ndarray, writer: CaptionTableWriter
+) -> State:
+    """Write key and captions of the wanted photographs.
 
     Args:
         paths: Files of the metadata.
         rows: Wanted rows in rising order, int64 of (N,).
         photos: Their photo numbers, to see that both lists count rows alike.
-        counts: Takes the numbers of rows found, and of those left out.
+        writer: Takes the captions, and knows how far an interrupted run has come.
 
     Raises:
         ValueError: A line has another form, the lists disagree, or a row comes twice.
     """
+    state = begin(describe(paths, rows, photos), len(rows), writer)
     wanted = array('q', rows.tobytes())  # bisecting it is much faster than a NumPy array
-    seen = bytearray(len(wanted))
-    for path in paths:
-        for number, line in read_lines(path):
-            where = f'{path}, line {number}'
+    for part in range(state.part, len(paths)):
+        for line in read_lines(paths[part], state.offset):
+            state.line, state.offset = state.line + 1, state.offset + len(line)
+            where = f'{paths[part]}, line {state.line}'
             first, _, rest = line.partition(b'\t')
             if not first.isdigit():
                 raise ValueError(f'{where} must begin with a row number, not {first!r:.40}')
             row = int(first)
             place = bisect_left(wanted, row)
-            if place == len(wanted) or wanted[place] != row:
-                continue
-            if seen[place]:
-                raise ValueError(f'{where}: row {row} comes twice; give each file once.')
-            seen[place] = 1
-            counts['found'] += 1
-            captions = parse(row, rest, photos[place], where)
-            if captions:
-                yield str(row), captions
-            else:
-                counts['empty'] += 1
+            if place < len(wanted) and wanted[place] == row:
+                if state.seen[place]:
+                    raise ValueError(f'{where}: row {row} comes twice; give each file once.')
+                state.seen[place] = True
+                captions = parse(row, rest, photos[place], where)
+                if captions:
+                    writer.add(str(row), captions)
+                else:
+                    state.empty += 1
+            if state.line % SAVE_EVERY == 0:
+                writer.save(**vars(state))
+        state.part, state.offset, state.line = part + 1, 0, 0
+    return state
 
 
 def parse(row: int, rest: bytes, photo: int, where: str) -> list[str]:
@@ -147,19 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--downloaded', type=Path, help='.npy of the rows that have an image')
     parser.add_argument('--out', type=Path, required=True, help='folder to make')
     args = parser.parse_args(arguments)
-    counts: Counter = Counter()
     try:
         rows, photos = read_subset(args.subset)
         if args.downloaded:
             kept = np.isin(rows, read_downloaded(args.downloaded))
             rows, photos = rows[kept], photos[kept]
-        captions = read_captions(args.metadata, rows, photos, counts)
-        table = CaptionTable.write(args.out, captions, source='YFCC15M')
+        with CaptionTableWriter(args.out, resume=True, source='YFCC15M') as writer:
+            state = convert(args.metadata, rows, photos, writer)
     except (OSError, ValueError) as error:
         raise SystemExit(f'{error}') from error
+    table = CaptionTable(args.out)
     print(f'{args.out}: {len(table):,} photographs (the SLIP authors: {EXPECTED:,})')
-    missing = len(rows) - counts['found']
-    print(f'left out: {counts["empty"]:,} without a caption, {missing:,} not in the metadata')
+    missing = len(rows) - np.count_nonzero(state.seen)
+    print(f'left out: {state.empty:,} without a caption, {missing:,} not in the metadata')
 
 
 if __name__ == '__main__':

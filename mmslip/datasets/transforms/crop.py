@@ -116,8 +116,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Resize to a square by Pillow's bilinear filter, without aliasing.
 
     Shrinking by ``s``, that filter widens its triangle to ``s`` pixels each way; OpenCV's always
-    takes the nearest two. PyTorch has Pillow's, to within one grey level, and in a fifth of the time
-    on processors with AVX2. On others it takes longer than Pillow.
+    takes the nearest two. PyTorch has Pillow's, to within one grey level. On processors with AVX2
+    it takes a fifth of Pillow's time, on others more than that.
 
     Args:
         image: uint8 ``(H, W, 3)``.
