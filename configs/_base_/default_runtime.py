@@ -17,6 +17,7 @@ custom_hooks = [
     dict(type='mmslip.PlainCheckpointHook'),
     dict(type='mmslip.ThroughputHook'),
     dict(type='mmslip.ProgressHook'),
+    dict(type='mmslip.EvaluationRecordHook'),
     dict(type='mmslip.RunSummaryHook'),
 ]
 

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.dist import collect_results, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from torch import Tensor
 
-from mmslip.engine.hooks.zero_shot import tasks_of
+from mmslip.evaluation.predictions import PredictionKeeper
 from mmslip.registry import HOOKS
 
 __all__ = ['RetrievalPictureHook']
@@ -23,13 +20,13 @@ __all__ = ['RetrievalPictureHook']
 class RetrievalPictureHook(Hook):
     """Draw text-to-image retrieval on one evaluation task after every validation.
 
-    Each row is a class name and the images whose embeddings are closest to it, the right ones
-    framed in green. The picture goes to the visualiser: a PNG under ``vis_data/vis_image`` and the
-    image tab of TensorBoard.
+    Each row is a class name, or a caption, and the images whose embeddings are closest to it, the
+    right ones framed in green. The picture goes to the visualiser: a PNG under
+    ``vis_data/vis_image`` and the image tab of TensorBoard.
 
     Args:
         task: The ``task`` whose images are searched.
-        num_queries: Rows; class names spread evenly over the task's classes.
+        num_queries: Rows; texts spread evenly over the task's classes or captioned images.
         topk: Images in a row.
     """
 
@@ -40,11 +37,15 @@ class RetrievalPictureHook(Hook):
         self.task = task
         self.num_queries = num_queries
         self.topk = topk
-        self._found: list[tuple[int, int, Tensor]] = []
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the last validation."""
-        self._found = []
+        self._keeper = PredictionKeeper(runner.val_dataloader.dataset, self.num_queries)
+        if self.task not in self._keeper.parts:
+            raise ValueError(
+                f'RetrievalPictureHook(task={self.task!r}) has no such task among the validation '
+                f'sets: {", ".join(self._keeper.parts)}.'
+            )
 
     def after_val_iter(
         self,
@@ -53,37 +54,24 @@ class RetrievalPictureHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[DataSample] | None = None,
     ) -> None:
-        """Keep index, label and feature of the task's images."""
-        for sample in outputs:
-            if sample.task == self.task:
-                label = int(sample.gt_label)
-                self._found.append((sample.sample_idx, label, sample.image_feat.cpu()))
+        """Keep what was predicted on the task's images."""
+        self._keeper.add([sample for sample in outputs if sample.task == self.task])
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw."""
-        tasks = tasks_of(runner.val_dataloader.dataset)
-        if self.task not in tasks:
-            raise ValueError(
-                f'RetrievalPictureHook(task={self.task!r}) has no such task among the validation '
-                f'sets: {", ".join(tasks)}.'
-            )
-        dataset = tasks[self.task]
-        found = collect_results(self._found, len(dataset))
+        found = self._keeper.collect()
         if not is_main_process():
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        classes = dataset.metainfo['classes']
-        queries = np.linspace(0, len(classes) - 1, self.num_queries).round().astype(int)
-        indices, labels, feats = zip(*found, strict=True)
-        topk = min(self.topk, len(feats))
-        query_feats = model.class_embeddings[self.task][torch.from_numpy(queries)].cpu()  # (Q, D)
-        ranking = (query_feats @ torch.stack(feats).T).topk(topk).indices  # (Q, k)
+        found, part = found[self.task], self._keeper.parts[self.task]
         rows = [
             (
-                classes[query],
-                [(dataset.load_image(indices[hit]), labels[hit] == query) for hit in hits.tolist()],
+                text,
+                [
+                    (part.load_image(int(found.index[row])), bool(found.label[row] == label))
+                    for row in found.best(query, self.topk)
+                ],
             )
-            for query, hits in zip(queries, ranking, strict=True)
+            for query, (text, label) in enumerate(zip(found.texts, found.queries, strict=True))
         ]
         title = f'text-to-image retrieval, {self.task}, epoch {runner.epoch}, step {runner.iter}'
         runner.visualizer.add_image(f'retrieval_{self.task}', _draw(title, rows), runner.iter)
