@@ -48,7 +48,7 @@ def values(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.endswith(('_low', '_high'))}
 
 
-@pytest.mark.parametrize('block', [4096, 7])  # 7 divides neither images nor captions
+@pytest.mark.parametrize('block', [1024, 7])  # 7 divides neither images nor captions
 def test_equals_sorting(block, monkeypatch):
     monkeypatch.setattr('mmslip.evaluation.retrieval_recall._BLOCK', block)
     samples = collection(41)
