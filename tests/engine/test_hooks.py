@@ -162,21 +162,18 @@ class Pictures:
         return np.full((2, 2, 3), index, np.uint8)
 
 
-def retrieval_run(hook: RetrievalPictureHook, labels: list[int], feats: Tensor) -> list:
+def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor) -> list:
     """Feed a validation to the hook; returns (name, image, step) of what it drew."""
     samples = []
-    for index, (label, feat) in enumerate(zip(labels, feats, strict=True)):
-        sample = DataSample().set_gt_label(label)
+    for index, (label, score) in enumerate(zip(labels, scores, strict=True)):
+        sample = DataSample().set_gt_label(label).set_pred_score(score)
         sample.set_metainfo(dict(task='val', sample_idx=index))
-        sample.set_field(feat, 'image_feat')
         samples.append(sample)
-    stranger = DataSample().set_gt_label(0)
+    stranger = DataSample().set_gt_label(0).set_pred_score(torch.full((3,), 9.0))
     stranger.set_metainfo(dict(task='other', sample_idx=77))
-    stranger.set_field(torch.full((3,), 9.0), 'image_feat')
     drawn = []
     other = SimpleNamespace(metainfo=dict(task='other', classes=['x']))
     runner = SimpleNamespace(
-        model=SimpleNamespace(class_embeddings=dict(val=torch.eye(3))),
         val_dataloader=SimpleNamespace(
             dataset=SimpleNamespace(datasets=[other, Pictures(len(labels))])
         ),
@@ -193,10 +190,10 @@ def retrieval_run(hook: RetrievalPictureHook, labels: list[int], feats: Tensor) 
 
 def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval_picture, '_draw', lambda title, rows: (title, rows))
-    feats = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
+    scores = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
     hook = RetrievalPictureHook('val', num_queries=2, topk=3)
-    # The second validation forgets the first, of other features.
-    for planted in (feats.flip(0), feats):
+    # The second validation forgets the first, of other scores.
+    for planted in (scores.flip(0), scores):
         drawn = retrieval_run(hook, [1, 0, 0, 2], planted)
     ((name, (title, rows), step),) = drawn
     assert (name, step) == ('retrieval_val', 30)
