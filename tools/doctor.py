@@ -17,6 +17,7 @@ from rich.table import Table
 
 from mmslip import analysis
 from mmslip.analysis import Finding
+from mmslip.datasets import StreamDataset
 from mmslip.registry import MODELS, TOKENIZERS
 
 _COLOURS = {'ok': 'green', 'warn': 'yellow', 'fail': 'red'}
@@ -47,15 +48,14 @@ def check_data(cfg: Config, args: argparse.Namespace) -> tuple[list[Finding], di
     """Findings on the data, a batch of it, and the samples a second of the loader."""
     try:
         loader = Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)
+        findings = [analysis.check_readable(loader.dataset, min(args.samples, 200))]
     except (ValueError, OSError) as error:
         return [Finding('data set', str(error), 'fail', 'see docs/data.md')], None, 0.0
-    dataset = loader.dataset
-    findings = [
-        analysis.check_readable(dataset, min(args.samples, 200)),
-        analysis.check_last_batch(loader, args.gpus),
-    ]
+    streamed = isinstance(loader.dataset, StreamDataset)
+    check_split = analysis.check_shards if streamed else analysis.check_last_batch
+    findings.append(check_split(loader, args.gpus))
     tokenizers = list(analysis.find_all(cfg.train_dataloader, 'TokenizeCaption'))
-    captions = analysis.draw_captions(dataset, args.samples) if tokenizers else []
+    captions = analysis.draw_captions(loader.dataset, args.samples) if tokenizers else []
     if captions:
         tokenizer = tokenizers[0].get('tokenizer') or dict(type='mmslip.CLIPTokenizer')
         findings += [

@@ -11,7 +11,9 @@ from mmslip.analysis.data import (
     check_duplicates,
     check_last_batch,
     check_readable,
+    check_shards,
     draw_captions,
+    watch,
 )
 from mmslip.analysis.finding import Finding
 
@@ -27,8 +29,10 @@ __all__ = [
     'check_loader_speed',
     'check_memory',
     'check_readable',
+    'check_shards',
     'draw_captions',
     'find_all',
     'measure_loader',
     'measure_training',
+    'watch',
 ]

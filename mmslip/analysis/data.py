@@ -1,12 +1,17 @@
 """Checks of the training data."""
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from mmslip.analysis.finding import Finding
+from mmslip.datasets.faults import BadSamples
+from mmslip.datasets.stream import StreamDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
 
 __all__ = [
@@ -14,7 +19,9 @@ __all__ = [
     'check_duplicates',
     'check_last_batch',
     'check_readable',
+    'check_shards',
     'draw_captions',
+    'watch',
 ]
 
 
@@ -24,18 +31,34 @@ def _draw(dataset: Dataset, number: int) -> list[int]:
     return order[:number].tolist()
 
 
+def watch(dataset: StreamDataset) -> StreamDataset:
+    """A stream whose items are pairs: a sample as it is stored, and what the pipeline makes of it.
+
+    It has counts of its own, in ``bad_samples``, and raises ``RuntimeError`` where clearly more
+    than half of the samples are bad.
+    """
+    stream = copy.copy(dataset)
+    stream.pipeline = lambda info: (dict(info), dataset.pipeline(info))
+    stream.bad_samples = BadSamples(0.5)
+    return stream
+
+
+def _infos(dataset: Dataset, number: int) -> Iterator[dict]:
+    """Readable samples as they are stored: the first of a stream, otherwise random ones."""
+    if isinstance(dataset, StreamDataset):
+        with suppress(RuntimeError):  # reported by `check_readable`, as all others are
+            yield from (info for info, _ in islice(watch(dataset), number))
+        return
+    for index in _draw(dataset, number):
+        with suppress(ValueError, OSError):
+            yield dataset.get_data_info(index)
+
+
 def draw_captions(dataset: Dataset, number: int) -> list[str]:
     """One caption of each of ``number`` readable samples, drawn as training draws them."""
     rng = np.random.default_rng(0)
-    captions = []
-    for index in _draw(dataset, number):
-        try:
-            text = dataset.get_data_info(index)['text']
-        except (ValueError, OSError):  # counted by `check_readable`
-            continue
-        if len(text):
-            captions.append(text if isinstance(text, str) else text[rng.integers(len(text))])
-    return captions
+    texts = [info['text'] for info in _infos(dataset, number) if len(info['text'])]
+    return [text if isinstance(text, str) else text[rng.integers(len(text))] for text in texts]
 
 
 def check_captions(captions: Sequence[str], tokenizer: CLIPTokenizer) -> Finding:
@@ -73,18 +96,33 @@ def check_duplicates(captions: Sequence[str], batch_size: int) -> Finding:
 
 def check_readable(dataset: Dataset, number: int, max_share: float = 0.01) -> Finding:
     """Share of unreadable samples among ``number`` of them, pipeline included."""
+    count = _count_in_stream if isinstance(dataset, StreamDataset) else _count
+    bad, visits, last = count(dataset, number)
+    text = f'{bad} of {visits} samples cannot be read'
+    if not bad:
+        return Finding('readable samples', text)
+    verdict = 'fail' if bad / visits > max_share else 'warn'
+    return Finding('readable samples', text, verdict, f'repair or remove them, e.g.: {last}')
+
+
+def _count(dataset: Dataset, number: int) -> tuple[int, int, Exception | None]:
+    """How many of random samples are bad, how many were tried, and what the last one lacks."""
     bad, last, indices = 0, None, _draw(dataset, number)
     for index in indices:
         try:
             _read(dataset, index)
         except (ValueError, OSError) as error:
             bad, last = bad + 1, error
-    share = bad / len(indices)
-    text = f'{bad} of {len(indices)} samples cannot be read'
-    if not bad:
-        return Finding('readable samples', text)
-    verdict = 'fail' if share > max_share else 'warn'
-    return Finding('readable samples', text, verdict, f'repair or remove them, e.g.: {last}')
+    return bad, len(indices), last
+
+
+def _count_in_stream(dataset: StreamDataset, number: int) -> tuple[int, int, Exception | None]:
+    """The same of the first samples of a stream."""
+    stream = watch(dataset)
+    with suppress(RuntimeError):
+        for _ in islice(stream, number):
+            pass
+    return stream.bad_samples.replaced, stream.bad_samples.visits, stream.bad_samples.last
 
 
 def _read(dataset: Dataset, index: int) -> None:
@@ -112,4 +150,15 @@ def check_last_batch(loader: DataLoader, world_size: int) -> Finding:
     text += f': the last step has {per_process % size} only'
     return Finding(
         'last batch', text, 'warn', 'drop_last=True: a contrastive loss depends on the batch size'
+    )
+
+
+def check_shards(loader: DataLoader, world_size: int) -> Finding:
+    """Whether the shards of a stream can be split over the workers of all processes."""
+    shards, workers = len(loader.dataset.shards), max(loader.num_workers, 1)
+    text = f'{shards} shards for {world_size} processes with {workers} workers each'
+    if shards >= world_size * workers:
+        return Finding('shards of the stream', text)
+    return Finding(
+        'shards of the stream', text, 'fail', 'lower num_workers, or write more, smaller shards'
     )

@@ -40,11 +40,17 @@ class BadSamples:
         self.path: Path | None = None
         self.visits = 0
         self.replaced = 0
+        self.last: Exception | None = None  # why the last of them did
         self._listed: set[str] = set()
         self._read = 0
 
-    def add(self, index: int, error: Exception) -> None:
-        """Log and list one bad sample, unless that has been done, by whichever process."""
+    def add(self, index: int | None, error: Exception) -> None:
+        """Log and list one bad sample, unless that has been done, by whichever process.
+
+        Args:
+            index: Its index; ``None`` in a stream, whose samples the error alone identifies.
+            error: What is wrong with it.
+        """
         line = json.dumps(dict(index=index, error=str(error)), ensure_ascii=False)
         self._catch_up()
         if line in self._listed:
@@ -81,6 +87,7 @@ class BadSamples:
         if error is None:
             return
         self.replaced += 1
+        self.last = error
         # Four standard deviations of room: among hundreds of workers, chance alone must stop none.
         expected = self.max_share * self.visits
         if self.visits >= _MIN_VISITS and self.replaced > expected + 4 * expected**0.5:

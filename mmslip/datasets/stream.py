@@ -127,7 +127,7 @@ class StreamDataset(IterableDataset):
                 with seeded(mix_seed(self.seed, sample.epoch, zlib.crc32(name.encode()))):
                     item = self.pipeline(self._info(sample, name))
             except (BadSampleError, OSError) as error:
-                self._skip(sample.shard, error)
+                self._skip(error)
             else:
                 self.bad_samples.count(None)
                 yield item
@@ -145,11 +145,10 @@ class StreamDataset(IterableDataset):
                         yield _Raw(epoch, shard, stem, parts)
                 except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
                     self._skip(
-                        shard,
                         BadSampleError(
                             f'{self.shards[shard]} cannot be read, or not to its end '
                             f'({_reason(error)}): make or copy it again, or leave it out.'
-                        ),
+                        )
                     )
             if not found:  # without which this would go round for ever
                 raise ValueError(
@@ -171,11 +170,10 @@ class StreamDataset(IterableDataset):
         check_captions(info, sample.stem)
         return info
 
-    def _skip(self, shard: int, error: Exception) -> None:
+    def _skip(self, error: Exception) -> None:
         if not self.bad_samples.max_share:
             raise error
-        # Samples of a stream have no index; the message names the sample.
-        self.bad_samples.add(shard, error)
+        self.bad_samples.add(None, error)
         self.bad_samples.count(error)
 
 

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -275,8 +276,20 @@ def test_training_and_its_resumption(
     assert sum('order of a stream is not resumed' in log for log in logs) == 1
 
 
-def test_training_with_workers(make_slip: Callable[..., SLIP], shards: str, tmp_path: Path) -> None:
-    assert train(make_slip(), shards, tmp_path, workers=2).iter == 3
+@pytest.mark.parametrize('workers', [0, 2])
+def test_training_lists_bad_samples(
+    make_slip: Callable[..., SLIP], shards: str, tmp_path: Path, workers: int
+) -> None:
+    for shard in range(8):  # every worker meets one at once
+        bad = [('bad.jpg', b'no image'), ('bad.txt', b'x')]
+        pack(tmp_path / f'{shard:02d}.tar', [*bad, *pairs(*range(3 * shard, 3 * shard + 3))])
+    assert train(make_slip(), shards, tmp_path / 'work', workers).iter == 3
+    lines = (tmp_path / 'work' / 'bad_samples.jsonl').read_text('utf-8').splitlines()
+    listed = [json.loads(line) for line in lines]
+    assert 2 <= len({line['error'] for line in listed}) == len(listed) <= 8
+    for line in listed:
+        assert line['index'] is None
+        assert re.search(r'0\d\.tar:bad .*is not an image', line['error'])
 
 
 def test_an_epoch_loop_is_refused(

@@ -1,12 +1,16 @@
 """The contact sheet shows the right picture, in the right colours."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import mmcv
 import numpy as np
+import pytest
 from mmengine.config import Config
+
+from tests.datasets.test_shards import pack, pairs, picture
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools' / 'analysis'))
@@ -51,6 +55,26 @@ def test_rows_hold_pictures_and_captions(make_pairs: Callable) -> None:
         assert caption.startswith('shape ')
         # The same colours as the file: red is red.
         for _, view in pictures[1:]:
+            np.testing.assert_array_equal(view, mmcv.imresize(stored, (20, 20)))
+
+
+def test_rows_of_a_stream(make_pairs: Callable, tmp_path: Path) -> None:
+    pytest.importorskip('webdataset', reason='webdataset is not installed')
+    shard = pack(tmp_path / 'a.tar', [('bad.jpg', b'no image'), ('bad.txt', b'x'), *pairs(3, 5)])
+    cfg = job(make_pairs(1), side=20)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.update(sampler=None)
+    cfg.train_dataloader.dataset = dict(
+        type='mmslip.StreamDataset', shards=shard, length=2, pipeline=pipeline
+    )
+    rows = browse_dataset.collect(cfg, number=4)  # two rounds
+    captions = Counter(caption for caption, _ in rows)
+    assert captions == {f'bild nr . {number} ist schön': 2 for number in (3, 5)}
+    for caption, ((title, stored), *views) in rows:
+        number = 3 if '3' in caption else 5
+        assert title == f'stored, 20 x {12 + number}'
+        np.testing.assert_array_equal(stored, mmcv.imfrombytes(picture(number))[..., ::-1])
+        for _, view in views:
             np.testing.assert_array_equal(view, mmcv.imresize(stored, (20, 20)))
 
 

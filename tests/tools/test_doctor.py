@@ -1,6 +1,7 @@
 """Each check on good and bad input, and the tool on a whole job."""
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from mmslip import analysis
 from mmslip.analysis.cost import Cost
-from mmslip.datasets import CLIPTokenizer, ImageTextDataset
+from mmslip.datasets import CLIPTokenizer, ImageTextDataset, StreamDataset
+from tests.datasets.test_shards import pack, pairs
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -121,6 +123,37 @@ def test_readable(dataset: ImageTextDataset) -> None:
     assert all(caption.startswith('shape') for caption in captions)
 
 
+def stream_of(folder: Path, *numbers: int, **options: object) -> StreamDataset:
+    """Two shards, of which the second has no image worth the name."""
+    pytest.importorskip('webdataset', reason='webdataset is not installed')
+    good, bad = list(pairs(*numbers)), [('9.jpg', b'no image'), ('9.txt', b'x')]
+    shards = [pack(folder / 'a.tar', good), pack(folder / 'b.tar', bad)]
+    load = [dict(type='mmslip.LoadImage')]
+    return StreamDataset(shards, length=8, shuffle_buffer=1, pipeline=load, **options)
+
+
+def test_streams(tmp_path: Path) -> None:
+    stream = stream_of(tmp_path, 0, 1, 2)
+    finding = analysis.check_readable(stream, 9)
+    assert finding.verdict == 'fail'
+    bad, visits = (int(word) for word in finding.finding.split(' ')[:3:2])
+    assert visits - bad == 9
+    assert 2 <= bad <= 3  # one in four, of three rounds
+    assert 'b.tar:9' in finding.remedy
+    assert analysis.check_readable(stream, 9, max_share=0.5).verdict == 'warn'
+    captions = analysis.draw_captions(stream, 6)
+    assert sorted(captions) == sorted(2 * [text.decode() for _, text in pairs(0, 1, 2)[1::2]])
+    assert stream.bad_samples.visits == 0  # left as it was
+
+    hopeless = stream_of(tmp_path / 'bad', max_bad_share=0)
+    assert analysis.check_readable(hopeless, 9).finding == '200 of 200 samples cannot be read'
+    assert analysis.draw_captions(hopeless, 9) == []
+
+    for workers, gpus, verdict in ((0, 2, 'ok'), (2, 1, 'ok'), (2, 2, 'fail')):
+        loader = DataLoader(stream, num_workers=workers)
+        assert analysis.check_shards(loader, gpus).verdict == verdict
+
+
 @pytest.mark.parametrize(
     ('size', 'gpus', 'drop', 'verdict'),
     [(4, 1, True, 'ok'), (4, 1, False, 'warn'), (5, 2, False, 'ok'), (6, 2, True, 'fail')],
@@ -186,3 +219,45 @@ def test_the_tool_on_a_job(dataset, make_slip, monkeypatch, tmp_path, capsys) ->
     shown = capsys.readouterr().out
     assert "not 'nothing'" in shown
     assert 'fail' in shown
+
+
+def test_the_tool_on_a_stream(monkeypatch, tmp_path, capsys) -> None:
+    pytest.importorskip('webdataset', reason='webdataset is not installed')
+    for shard in range(2):
+        pack(tmp_path / f'{shard}.tar', pairs(*range(4 * shard, 4 * shard + 4)))
+    cfg = Config.fromfile(ROOT / 'configs' / 'slip' / 'slip_vit-tiny_emoji.py')
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader = dict(
+        batch_size=16,
+        num_workers=0,
+        sampler=None,
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(
+            type='mmslip.StreamDataset',
+            shards=str(tmp_path / '{0..1}.tar'),
+            length=8,
+            pipeline=pipeline,
+        ),
+    )
+    path = tmp_path / 'config.py'
+    cfg.dump(path)
+    command = ['doctor.py', str(path), '--samples', '30', '--seconds', '0.2']
+    monkeypatch.setattr(sys, 'argv', command)
+    monkeypatch.setenv('COLUMNS', '200')
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    for text in ('0 of 30 samples', '2 shards for 1 processes', 'samples/s', ' GB of '):
+        assert text in shown
+    # Eight captions, of which a batch of 16 has each about twice.
+    assert re.search(r'[78]\d\.\d% of the samples of a batch of 16 share', shown)
+
+    monkeypatch.setattr(sys, 'argv', [*command, '--gpus', '3'])
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    assert ended.value.code
+    (tmp_path / '1.tar').unlink()
+    with pytest.raises(SystemExit):
+        doctor.main()
+    assert 'There is no shard' in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import textwrap
+from itertools import islice
 from pathlib import Path
 
 import mmcv
@@ -15,8 +16,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from mmslip.analysis import find_all
+from mmslip.analysis import find_all, watch
+from mmslip.datasets import StreamDataset
 from mmslip.datasets.transforms.load_image import LoadImage
 from mmslip.registry import MODELS, TOKENIZERS
 
@@ -39,20 +42,18 @@ def collect(cfg: Config, number: int) -> list[tuple[str, list[tuple[str, np.ndar
     """Caption and titled RGB pictures of the first samples that training will visit."""
     loader_cfg = dict(copy.deepcopy(cfg.train_dataloader), num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(loader_cfg, seed=0)
-    visits = [visit for visit, _ in zip(loader.sampler, range(number), strict=False)]
+    stored, items = read(loader, number)
     # Through the model's own preprocessor, so that a wrong channel order would show.
     preprocessor = MODELS.build(
         cfg.model.get('data_preprocessor') or dict(type='mmslip.SLIPDataPreprocessor')
     )
-    batch = default_collate([loader.dataset[visit] for visit in visits])
-    inputs = preprocessor(batch, training=True)['inputs']
+    inputs = preprocessor(default_collate(items), training=True)['inputs']
     views = {'CLIP view': inputs['image']} if 'image' in inputs else {}
     views |= {f'SSL view {n}': view for n, view in enumerate(inputs.get('views', []), 1)}
     tokenizer = next(find_all(cfg.train_dataloader, 'TokenizeCaption'), {}).get('tokenizer')
     tokenizer = TOKENIZERS.build(tokenizer or dict(type='mmslip.CLIPTokenizer'))
     rows = []
-    for row, visit in enumerate(visits):
-        info = loader.dataset.get_data_info(int(visit))
+    for row, info in enumerate(stored):
         original = mmcv.bgr2rgb(LoadImage()(dict(info))['img'])
         height, width = original.shape[:2]
         pictures = [(f'stored, {width} x {height}', original)]
@@ -60,6 +61,17 @@ def collect(cfg: Config, number: int) -> list[tuple[str, list[tuple[str, np.ndar
         caption = tokenizer.decode(inputs['text'][row]) if 'text' in inputs else ''
         rows.append((caption, pictures))
     return rows
+
+
+def read(loader: DataLoader, number: int) -> tuple[list[dict], list[dict]]:
+    """Samples as they are stored, and what the pipeline makes of them."""
+    dataset = loader.dataset
+    if isinstance(dataset, StreamDataset):
+        stored, items = zip(*islice(watch(dataset), number), strict=True)
+        return list(stored), list(items)
+    visits = list(islice(loader.sampler, number))
+    infos = [dataset.get_data_info(int(visit)) for visit in visits]
+    return infos, [dataset[visit] for visit in visits]
 
 
 def to_picture(view: Tensor, preprocessor: object) -> np.ndarray:

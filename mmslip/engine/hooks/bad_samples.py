@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.faults import BadSamples
 from mmslip.registry import HOOKS
 
 __all__ = ['BadSampleHook']
@@ -18,8 +18,9 @@ class BadSampleHook(Hook):
     """Have the training data list unreadable samples in ``bad_samples.jsonl`` of the work folder.
 
     Each line is ``{"index": ..., "error": ...}``, once for each sample, whatever process met it and
-    however often the run was resumed. :class:`mmslip.datasets.CaptionedDataset` says what becomes
-    of such samples.
+    however often the run was resumed; samples of a stream have no index. The data sets
+    (:class:`mmslip.datasets.CaptionedDataset`, :class:`mmslip.datasets.StreamDataset`) say what
+    becomes of such samples.
     """
 
     # Before ResumeDataHook, with which an iteration loop's workers start.
@@ -28,8 +29,8 @@ class BadSampleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Tell the data sets, of which every worker will have a copy."""
         self._path = Path(runner.work_dir, 'bad_samples.jsonl').absolute()
-        for dataset in _captioned(runner.train_dataloader.dataset):
-            dataset.bad_samples.path = self._path
+        for bad_samples in _find(runner.train_dataloader.dataset):
+            bad_samples.path = self._path
 
     def after_train(self, runner: Runner) -> None:
         """Say how many there are."""
@@ -38,10 +39,11 @@ class BadSampleHook(Hook):
             runner.logger.warning(f'{number} bad samples were replaced; they are in {self._path}.')
 
 
-def _captioned(dataset: Dataset) -> Iterator[CaptionedDataset]:
-    """The data sets inside mmengine's wrappers."""
-    if isinstance(dataset, CaptionedDataset):
-        yield dataset
+def _find(dataset: Dataset) -> Iterator[BadSamples]:
+    """What counts them in a data set, and in those inside mmengine's wrappers."""
+    bad_samples = getattr(dataset, 'bad_samples', None)
+    if isinstance(bad_samples, BadSamples):
+        yield bad_samples
     for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
-            yield from _captioned(part)
+            yield from _find(part)

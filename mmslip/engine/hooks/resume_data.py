@@ -117,7 +117,11 @@ def visit_sampler(loader: DataLoader) -> VisitSampler | None:
 
 
 def _begin_stream(runner: Runner) -> None:
-    """Spare a resumed run the batches before, which mmengine's loop would load and throw away."""
+    """Begin the stream anew.
+
+    That spares a resumed run the batches before, which mmengine's loop would load and throw away;
+    and the loop has made an iterator already, whose workers know nothing of what hooks have set.
+    """
     loop, loader = runner.train_loop, runner.train_dataloader
     if not isinstance(loop, IterBasedTrainLoop):
         raise ValueError(
@@ -127,12 +131,12 @@ def _begin_stream(runner: Runner) -> None:
     if loop.iter:
         # With the same seed it would begin with the same shards at every resume.
         loader.dataset.seed = mix_seed(loader.dataset.seed, loop.iter)
-        loop.dataloader_iterator = loader._iterator = None
-        loop.dataloader_iterator = chain(repeat(None, loop.iter), loader)
         runner.logger.warning(
             'The order of a stream is not resumed: it begins anew, in another order, so samples of '
             'the last epoch may come again.'
         )
+    loop.dataloader_iterator = loader._iterator = None
+    loop.dataloader_iterator = chain(repeat(None, loop.iter), loader)
 
 
 def _batches(
