@@ -161,9 +161,7 @@ def test_a_choice_of_sets(evaluate):
 def test_weights_that_do_not_fit_are_refused(evaluate, prepared):
     other = prepared / 'other.py'
     other.write_text(MODEL.replace('embed_dims=16', 'embed_dims=32'))
-    with pytest.raises(
-        ValueError, match=r'cls_token is \(1, 1, 16\), not \(1, 1, 32\).*--model'
-    ):
+    with pytest.raises(ValueError, match=r'cls_token is \(1, 1, 16\), not \(1, 1, 32\).*--model'):
         evaluate(model=other)
     other.write_text(MODEL.replace('num_layers=1', 'num_layers=2'))
     with pytest.raises(ValueError, match=r'backbone\.layers\.1\S* is missing'):

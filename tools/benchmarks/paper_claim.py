@@ -44,11 +44,11 @@ class Method:
 # A step of SLIP took about 1.8 times the processor time of one of CLIP and 2.8 times that of
 # SimCLR; the table gives the times that were really spent.
 METHODS = (
-    Method('CLIP', 'clip', 20),
-    Method('SimCLR', 'simclr', 20),
-    Method('SLIP', 'slip', 20),
-    Method("CLIP, SLIP's compute", 'clip', 36),
-    Method("SimCLR, SLIP's compute", 'simclr', 56),
+    Method('CLIP', 'clip', 10),
+    Method('SimCLR', 'simclr', 10),
+    Method('SLIP', 'slip', 10),
+    Method("CLIP, SLIP's compute", 'clip', 18),
+    Method("SimCLR, SLIP's compute", 'simclr', 28),
 )
 # Column -> key of the metrics.
 COLUMNS = {

@@ -8,7 +8,7 @@ on the way: the last checkpoint counts.
 
 _base_ = ['../../slip/slip_vit-tiny_emoji.py']
 
-max_epochs = 20  # 4,949 drawings: 38 steps of 128 an epoch
+max_epochs = 10  # 4,949 drawings: 38 steps of 128 an epoch
 seen_vendors = ('noto', 'noto-v1', 'twemoji', 'fxemoji')
 
 train_dataloader = dict(dataset=dict(vendors=seen_vendors))
