@@ -15,7 +15,7 @@ from mmslip.datasets.emoji import EmojiDataset
 from mmslip.datasets.evaluation import EvaluationDataset, EvaluationSuite
 from mmslip.datasets.image_text import ImageTextDataset
 from mmslip.datasets.karpathy import KarpathyDataset
-from mmslip.datasets.mixed import MixedDataset, MixedSampler
+from mmslip.datasets.mixed import MixedDataset
 from mmslip.datasets.parquet import ParquetDataset
 from mmslip.datasets.redcaps import RedCapsDataset
 from mmslip.datasets.sampler import Visit, VisitSampler
@@ -42,7 +42,6 @@ __all__ = [
     'KITTIDistance',
     'KarpathyDataset',
     'MixedDataset',
-    'MixedSampler',
     'ParquetDataset',
     'RedCapsDataset',
     'ShardDataset',

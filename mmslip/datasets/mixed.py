@@ -1,18 +1,18 @@
 """Several sources in stated proportions."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from torch.utils.data import Dataset
 
-from mmslip.datasets.sampler import Visit, VisitSampler
-from mmslip.registry import DATA_SAMPLERS, DATASETS
+from mmslip.datasets.sampler import Visit
+from mmslip.registry import DATASETS
 from mmslip.utils import mix_seed
 
-__all__ = ['MixedDataset', 'MixedSampler', 'permute']
+__all__ = ['MixedDataset', 'permute']
 
 _BLOCK = 1024  # positions
 _ROUNDS = 8  # with four, permutations of a few elements are visibly uneven
@@ -22,32 +22,16 @@ _ROUNDS = 8  # with four, permutations of a few elements are visibly uneven
 _random = np.random.RandomState()
 
 
-class _Position(Visit):
-    """A visit whose index counts from the start of training, over all epochs."""
-
-
-@DATA_SAMPLERS.register_module()
-class MixedSampler(VisitSampler):
-    """The sampler of :class:`MixedDataset`: positions go on from epoch to epoch.
-
-    In epoch ``e`` of a data set of length ``L`` it visits the positions ``e * L ... e * L + L - 1``
-    with the seeds of :class:`VisitSampler`.
-    """
-
-    def __iter__(self) -> Iterator[Visit]:
-        start = self.epoch * len(self.dataset)
-        for visit in super().__iter__():
-            yield _Position(start + visit, visit.seed)
-
-
 @DATASETS.register_module()
 class MixedDataset(Dataset):
     """Several data sets, each drawn from in proportion to its weight.
 
     Each source is walked in random order without repetition, over the ends of epochs, until all of
     its samples have been visited, and then again in another order. What is visited is a function of
-    the seed and the position ``p`` (the number of visits before it in training) alone; no state is
-    kept. So it is the same for any number of workers and processes, and in a resumed run.
+    the seed and the position ``p`` in training alone: in epoch ``e`` of a data set of length ``L``,
+    index ``i`` has position ``e * L + i``. No state is kept. So it is the same for any number of
+    workers and processes, and in a resumed run. :class:`VisitSampler` hands out index and epoch; a
+    sampler of indices alone would visit the samples of epoch 0 again and again.
 
     *Which source.* Positions come in blocks of ``B = 1024``. Of the first ``n`` positions, whole
     blocks, source ``s`` has ``K_s(n)``: the first source its share of ``n`` rounded down, the next
@@ -72,11 +56,10 @@ class MixedDataset(Dataset):
 
     Raises:
         ValueError: Weights, length or sources are not usable.
-        TypeError: The sampler counts positions anew in every epoch: use ``mmslip.MixedSampler``.
 
     Example:
         >>> train_dataloader = dict(
-        ...     sampler=dict(type='mmslip.MixedSampler', shuffle=False),  # in random order already
+        ...     sampler=dict(type='mmslip.VisitSampler', shuffle=False),  # in random order already
         ...     dataset=dict(
         ...         type='mmslip.MixedDataset',
         ...         datasets=[cc3m, cc12m],
@@ -140,15 +123,12 @@ class MixedDataset(Dataset):
         return totals
 
     def __getitem__(self, index: int) -> dict:
-        """Run the pipeline of the source that the position falls to."""
-        if isinstance(index, Visit) and not isinstance(index, _Position):
-            raise TypeError(
-                'MixedDataset would visit the same samples in every epoch: set '
-                "sampler=dict(type='mmslip.MixedSampler') in the data loader."
-            )
-        source, inner = self.locate(int(index))
-        seed = getattr(index, 'seed', None)
-        return self.datasets[source][inner if seed is None else Visit(inner, seed)]
+        """Run the pipeline of the source that the visit falls to; an index alone is of epoch 0."""
+        if not isinstance(index, Visit):
+            source, inner = self.locate(index)
+            return self.datasets[source][inner]
+        source, inner = self.locate(index.epoch * self.length + int(index))
+        return self.datasets[source][Visit(inner, index.seed, index.epoch)]
 
     def get_data_info(self, index: int) -> dict:
         """Annotation of the sample at a position."""

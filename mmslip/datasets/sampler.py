@@ -12,32 +12,33 @@ __all__ = ['Visit', 'VisitSampler']
 
 
 class Visit(int):
-    """The index of a sample, with the seed of everything drawn for it at this visit.
+    """The index of a sample, with the seed of everything drawn for it at this visit, and the epoch.
 
-    Differences and remainders keep the seed, so that the indices which mmengine's ``ConcatDataset``
+    Differences and remainders keep both, so that the indices which mmengine's ``ConcatDataset``
     and ``RepeatDataset`` compute for the data sets inside them are visits, too.
     """
 
     seed: int
+    epoch: int
 
-    def __new__(cls, index: int, seed: int) -> 'Visit':
+    def __new__(cls, index: int, seed: int, epoch: int = 0) -> 'Visit':
         visit = super().__new__(cls, index)
-        visit.seed = seed
+        visit.seed, visit.epoch = seed, epoch
         return visit
 
-    def __getnewargs__(self) -> tuple[int, int]:
-        return int(self), self.seed  # for pickling, on the way to a worker
+    def __getnewargs__(self) -> tuple[int, int, int]:
+        return int(self), self.seed, self.epoch  # for pickling, on the way to a worker
 
     def __sub__(self, other: int) -> 'Visit':
-        return Visit(int(self) - other, self.seed)
+        return Visit(int(self) - other, self.seed, self.epoch)
 
     def __mod__(self, other: int) -> 'Visit':
-        return Visit(int(self) % other, self.seed)
+        return Visit(int(self) % other, self.seed, self.epoch)
 
 
 @DATA_SAMPLERS.register_module()
 class VisitSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler`` that also hands out a seed with every index.
+    """mmengine's ``DefaultSampler`` that also hands out a seed and the epoch with every index.
 
     The seed depends on ``(seed, epoch, index)`` only. So the caption drawn and the views cut are
     the same whatever the number of workers or processes, in a resumed run as in an uninterrupted
@@ -60,4 +61,4 @@ class VisitSampler(DefaultSampler):
 
     def __iter__(self) -> Iterator[Visit]:
         for index in islice(super().__iter__(), self.start, None):
-            yield Visit(index, mix_seed(self.seed, self.epoch, index))
+            yield Visit(index, mix_seed(self.seed, self.epoch, index), self.epoch)

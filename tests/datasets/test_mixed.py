@@ -9,11 +9,11 @@ from pathlib import Path
 import mmengine.dataset.sampler as mmengine_sampler
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
-from mmslip.datasets import ImageTextDataset, MixedDataset, MixedSampler, Visit, VisitSampler
+from mmslip.datasets import ImageTextDataset, MixedDataset, Visit, VisitSampler
 from mmslip.datasets.mixed import _BLOCK, permute
-from mmslip.registry import DATA_SAMPLERS, DATASETS
+from mmslip.registry import DATASETS
 from mmslip.utils import mix_seed
 
 
@@ -37,7 +37,7 @@ def mix(*sizes: int, weights: list[float], length: int = 1000, **kwargs: object)
 
 
 def epoch_of(dataset: MixedDataset, epoch: int, workers: int = 0, **kwargs: object) -> list[tuple]:
-    sampler = MixedSampler(dataset, seed=kwargs.pop('seed', 3), **kwargs)
+    sampler = VisitSampler(dataset, seed=kwargs.pop('seed', 3), **kwargs)
     sampler.set_epoch(epoch)
     loader = DataLoader(
         dataset, batch_size=7, sampler=sampler, num_workers=workers, collate_fn=list
@@ -136,20 +136,27 @@ def test_epochs_go_on_and_do_not_depend_on_workers_or_ranks() -> None:
 
 def test_resumed_epoch_goes_on() -> None:
     dataset = mix(90, 300, weights=[1, 3], length=100)
-    sampler = DATA_SAMPLERS.build(dict(type='mmslip.MixedSampler', dataset=dataset, seed=1))
+    sampler = VisitSampler(dataset, seed=1)
     sampler.set_epoch(2)
-    whole = [(int(visit), visit.seed) for visit in sampler]
+    whole = [dataset[visit] for visit in sampler]
     sampler.set_epoch(2, 30)
-    assert [(int(visit), visit.seed) for visit in sampler] == whole[30:]
-    assert sorted(position for position, _ in whole) == list(range(200, 300))
+    assert [dataset[visit] for visit in sampler] == whole[30:]
+    expected = [dataset.locate(position) for position in range(200, 300)]
+    assert sorted(('ab'.index(name), index) for name, index, _ in whole) == sorted(expected)
 
 
-def test_other_samplers_are_refused() -> None:
+def test_epochs_of_a_mix_inside_another_data_set() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=100)
+    both = ConcatDataset([Numbers('x', 7), dataset])
+    for epoch in (0, 2):
+        assert both[Visit(7 + 3, 11, epoch)] == dataset[Visit(3, 11, epoch)]
+        name, index, seed = dataset[Visit(3, 11, epoch)]
+        assert (('ab'.index(name), index), seed) == (dataset.locate(100 * epoch + 3), 11)
+
+
+def test_index_alone_is_of_the_first_epoch() -> None:
     dataset = mix(4, 4, weights=[1, 1])
-    (visit, *_) = VisitSampler(dataset, seed=0)
-    with pytest.raises(TypeError, match=r"sampler=dict\(type='mmslip.MixedSampler'\)"):
-        dataset[visit]
-    name, index, seed = dataset[3]  # for looking at, as the first epoch has it
+    name, index, seed = dataset[3]
     assert ('ab'.index(name), index) == dataset.locate(3)
     assert seed is None
 
@@ -193,7 +200,7 @@ def test_sources_from_configs(make_pairs: Callable[..., Path]) -> None:
     assert len(mixed) == 6
     assert mixed.metainfo == mixed.datasets[0].metainfo
     plain = ImageTextDataset(**{key: value for key, value in source.items() if key != 'type'})
-    (visit, *_) = MixedSampler(mixed, seed=0, shuffle=False)
+    (visit, *_) = VisitSampler(mixed, seed=0, shuffle=False)
     _, index = mixed.locate(0)
     views = mixed[visit]['img'], plain[Visit(index, visit.seed)]['img']
     np.testing.assert_array_equal(*views)

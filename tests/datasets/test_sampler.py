@@ -1,5 +1,6 @@
 """Tests of the visit seeds: what a sample looks like depends on (seed, epoch, index) only."""
 
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_order_is_that_of_the_default_sampler(shuffle: bool) -> None:
 
 def test_seed_of_a_visit() -> None:
     (ours,) = visits(seed=3, epoch=2)
-    assert all(visit.seed == mix_seed(3, 2, visit) for visit in ours)
+    assert all((visit.seed, visit.epoch) == (mix_seed(3, 2, visit), 2) for visit in ours)
+    for visit in (pickle.loads(pickle.dumps(ours[4])), (ours[4] - 0) % 10):
+        assert (visit, visit.seed, visit.epoch) == (ours[4], ours[4].seed, 2)
     assert len({visit.seed for visit in ours}) == 10
     # Neither order nor number of ranks plays a part.
     assert sorted(ours) == visits(seed=3, epoch=2, shuffle=False)[0]

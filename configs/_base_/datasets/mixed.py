@@ -24,7 +24,7 @@ cc12m = dict(
 train_dataloader = dict(
     num_workers=8,
     drop_last=True,
-    sampler=dict(type='mmslip.MixedSampler', shuffle=False),  # the mixture is in random order
+    sampler=dict(type='mmslip.VisitSampler', shuffle=False),  # the mixture is in random order
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.MixedDataset',
