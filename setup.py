@@ -19,6 +19,7 @@ REQUIREMENTS = [
     'Pillow>=10',
     'matplotlib>=3.7',
     'rich>=13',
+    'jinja2>=3.1',
     'ftfy>=6.1',
     'regex>=2023.0',
     'tokenizers>=0.15',
@@ -76,7 +77,13 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmslip', 'mmslip.*']),
     package_data={
-        'mmslip': ['datasets/data/*', 'datasets/data/**/*', 'evaluation/data/tasks/*'],
+        'mmslip': [
+            'analysis/report/*',
+            'datasets/data/*',
+            'datasets/data/**/*',
+            'evaluation/data/*',
+            'evaluation/data/tasks/*',
+        ],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

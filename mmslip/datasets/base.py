@@ -12,7 +12,7 @@ from mmslip.datasets.sampler import Visit
 from mmslip.datasets.transforms.load_image import LoadImage
 from mmslip.utils import seeded
 
-__all__ = ['CaptionedDataset']
+__all__ = ['CaptionedDataset', 'load_picture']
 
 # How far a bad sample looks for a neighbour that works: past a lost folder, not through a data set
 # whose root is wrong.
@@ -82,7 +82,12 @@ class CaptionedDataset(BaseDataset):
 
     def load_image(self, index: int) -> np.ndarray:
         """The stored image, RGB uint8 ``(H, W, 3)``, for looking at."""
-        return mmcv.bgr2rgb(LoadImage()(self.get_data_info(index))['img'])
+        return load_picture(self, index)
+
+
+def load_picture(dataset: BaseDataset, index: int) -> np.ndarray:
+    """The stored image of any data set that ``LoadImage`` reads, RGB uint8 ``(H, W, 3)``."""
+    return mmcv.bgr2rgb(LoadImage()(dataset.get_data_info(index))['img'])
 
 
 def check_captions(info: dict, place: int | str) -> None:

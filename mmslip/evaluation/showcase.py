@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from mmslip.datasets.base import load_picture
 from mmslip.evaluation.predictions import Predictions, class_names, spread
 
 __all__ = ['save_showcase']
@@ -34,7 +35,7 @@ def save_showcase(folder: Path, part: Dataset, found: Predictions, about: dict[s
 
     Args:
         folder: Where to write; made if necessary.
-        part: The data set; has ``load_image(index)``, RGB uint8 ``(H, W, 3)``.
+        part: The data set.
         found: Predictions on it.
         about: What identifies the evaluation.
     """
@@ -47,7 +48,7 @@ def save_showcase(folder: Path, part: Dataset, found: Predictions, about: dict[s
     for old in folder.glob('*.jpg'):
         old.unlink()
     for name in _images(content):
-        picture = part.load_image(int(name.removesuffix('.jpg')))
+        picture = load_picture(part, int(name.removesuffix('.jpg')))
         scale = _SIDE / max(picture.shape[:2])
         size = tuple(max(1, round(side * min(scale, 1))) for side in picture.shape[1::-1])
         small = mmcv.imresize(picture, size, interpolation='area')

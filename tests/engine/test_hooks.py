@@ -158,8 +158,8 @@ class Pictures:
     def __len__(self) -> int:
         return self.number
 
-    def load_image(self, index: int) -> np.ndarray:
-        return np.full((2, 2, 3), index, np.uint8)
+    def get_data_info(self, index: int) -> dict:
+        return dict(img=np.full((2, 2, 3), index, np.uint8))
 
 
 def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor) -> list:

@@ -14,8 +14,7 @@ from mmslip.analysis.report.tables import (
     Row,
     columns_of,
     figure_rows,
-    figure_text,
-    is_score,
+    figure_parts,
     to_csv,
     to_list,
     to_markdown,
@@ -75,8 +74,7 @@ def render(runs: Sequence[Run], rows: Sequence[Row]) -> str:
         groups=bar_groups(rows, runs),
         panels=curve_panels(runs),
         tasks={task: list(_shown(task, runs)) for task in tasks},
-        figure_text=figure_text,
-        is_score=is_score,
+        figure_parts=figure_parts,
         origin=_origin,
     )
 

@@ -94,16 +94,22 @@ def _read(name: str, folder: Path) -> Run:
 
 
 def _read_settings(run: Run) -> None:
-    configs = sorted(run.path.glob('*/vis_data/config.py'))
+    # Of tests, then of trainings, which say more; the newest of each last.
+    configs = sorted(run.path.glob('*/vis_data/config.py'), key=_has_training)
     if not configs:
         run.notes.append('No config in */vis_data/config.py.')
         return
-    for path in configs:  # of trainings and tests, the newest last
+    for path in configs:
         try:
             config = Config.fromfile(path, import_custom_modules=False)
             run.settings |= {key: value for key, value in _describe(config) if value}
         except Exception as error:  # a config is a program
             run.notes.append(f'{path.relative_to(run.path)} cannot be read: {error!r}.')
+
+
+def _has_training(config: Path) -> tuple[bool, Path]:
+    log = config.with_name('scalars.json')
+    return log.is_file() and '"iter"' in log.read_text(encoding='utf-8'), config
 
 
 def _describe(config: Config) -> Iterator[tuple[str, str]]:

@@ -138,8 +138,9 @@ def to_markdown(rows: Sequence[Row], runs: Sequence[Run]) -> str:
         protocol, _, metric = row.key
         cells = [row.title, protocol or '', metric]
         for run in runs:
-            text = figure_text(row, run.name)
-            cells.append(f'**{text}**' if run.name in row.best else text)
+            text, interval = figure_parts(row, run.name)
+            text = f'**{text}**' if run.name in row.best else text
+            cells.append(f'{text} ({interval})' if interval else text)
         cells += [
             f'{row.published[model]:.1f}' if model in row.published else '' for model in models
         ]
@@ -150,17 +151,17 @@ def to_markdown(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     return ''.join(f'| {" | ".join(map(_cell, line))} |\n' for line in lines)
 
 
-def figure_text(row: Row, run: str) -> str:
-    """A figure with its interval."""
+def figure_parts(row: Row, run: str) -> tuple[str, str]:
+    """Texts of a figure and of its interval; empty where there is none."""
     if run not in row.records:
-        return ''
+        return '', ''
     record = row.records[run]
     if record['value'] is None:
-        return 'not finite'
+        return 'not finite', ''
     text = f'{record["value"]:.2f}' if is_score(row.key[2]) else f'{record["value"]:.3g}'
     if record.get('low') is None or record.get('high') is None:
-        return text
-    return f'{text} ({record["low"]:.2f} to {record["high"]:.2f})'
+        return text, ''
+    return text, f'{record["low"]:.2f} to {record["high"]:.2f}'
 
 
 def _cell(text: str) -> str:

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
+from mmslip.datasets.base import load_picture
 from mmslip.evaluation.predictions import PredictionKeeper
 from mmslip.registry import HOOKS
 
@@ -67,7 +68,7 @@ class RetrievalPictureHook(Hook):
             (
                 text,
                 [
-                    (part.load_image(int(found.index[row])), bool(found.label[row] == label))
+                    (load_picture(part, int(found.index[row])), bool(found.label[row] == label))
                     for row in found.best(query, self.topk)
                 ],
             )
