@@ -453,4 +453,7 @@ def test_metafiles():
             assert model['Metadata']['Epochs'] == Config.fromfile(path).train_cfg.max_epochs
             assert model['Metadata']['Batch Size'] == 4096
             listed.append(path)
-    assert sorted(listed) == [path for path in CONFIGS if 'emoji' not in path.stem]
+    # The emoji's config publishes nothing, and those below benchmarks/ judge the others.
+    benchmarks = ROOT / 'configs' / 'benchmarks'
+    runs = [path for path in CONFIGS if benchmarks not in path.parents]
+    assert sorted(listed) == [path for path in runs if 'emoji' not in path.stem]
