@@ -24,6 +24,11 @@ LOAD = [dict(type='mmslip.LoadImage')]
 TASK = dict(name='fruit', classes=['pear', 'apple', ['fig', 'sycamore']], labels=['p', 'a', 'f'])
 
 
+@pytest.fixture(autouse=True)
+def _no_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gc.collect', lambda: 0)  # slow, and called for each data set
+
+
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('sets')

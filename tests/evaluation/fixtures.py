@@ -16,7 +16,7 @@ import scipy.io
 
 from mmslip.evaluation import load_task
 
-__all__ = ['class_of', 'colour_of', 'write_sets']
+__all__ = ['Painter', 'class_of', 'colour_of', 'write_sets']
 
 SIZE = 24
 SHADES = 25  # between two values of a digit, more than JPEG loses
@@ -33,7 +33,7 @@ def class_of(colour: Iterable[float]) -> int:
     return red if red == green == blue else red + 10 * green + 100 * blue
 
 
-class _Painter:
+class Painter:
     """Writes the images of a set, given the official names of what they show."""
 
     def __init__(self, root: Path, task: str) -> None:
@@ -79,14 +79,14 @@ def _cars_struct(columns: dict[str, list]) -> np.ndarray:
     return rows
 
 
-def _food101(p: _Painter) -> None:
+def _food101(p: Painter) -> None:
     shown = dict(cheese_plate='cheese plate', cheesecake='cheesecake', waffles='waffles')
     p.text('food-101/meta/test.txt', *(f'{name}/1' for name in shown))
     for folder, name in shown.items():
         p.image(f'food-101/images/{folder}/1.jpg', name)
 
 
-def _cifar(p: _Painter, folder: str, files: list[str], key: str, shown: dict[int, str]) -> None:
+def _cifar(p: Painter, folder: str, files: list[str], key: str, shown: dict[int, str]) -> None:
     target = p.root / folder
     target.mkdir(parents=True)
     images = [np.resize(p.pixels(name)[0, 0], (32, 32, 3)) for name in shown.values()]
@@ -95,18 +95,18 @@ def _cifar(p: _Painter, folder: str, files: list[str], key: str, shown: dict[int
         (target / name).write_bytes(pickle.dumps({'data': data, key: list(shown)}))
 
 
-def _cifar10(p: _Painter) -> None:
+def _cifar10(p: Painter) -> None:
     batches = [f'data_batch_{number}' for number in range(1, 6)]
     shown = {1: 'automobile', 8: 'ship', 9: 'truck'}
     _cifar(p, 'cifar10/cifar-10-batches-py', [*batches, 'test_batch'], 'labels', shown)
 
 
-def _cifar100(p: _Painter) -> None:
+def _cifar100(p: Painter) -> None:
     shown = {1: 'aquarium fish', 41: 'lawn mower', 99: 'worm'}
     _cifar(p, 'cifar100/cifar-100-python', ['train', 'test'], 'fine_labels', shown)
 
 
-def _cub200(p: _Painter) -> None:
+def _cub200(p: Painter) -> None:
     shown = {
         '001.Black_footed_Albatross': 'Black footed Albatross',
         '017.Cardinal': 'Cardinal',
@@ -128,7 +128,7 @@ def _cub200(p: _Painter) -> None:
     )
 
 
-def _sun397(p: _Painter) -> None:
+def _sun397(p: Painter) -> None:
     shown = {
         '/a/abbey': 'abbey',
         '/j/jail_cell': 'jail cell',
@@ -140,7 +140,7 @@ def _sun397(p: _Painter) -> None:
         p.image(f'SUN397/SUN397{folder}/sun_a.jpg', name)
 
 
-def _cars(p: _Painter) -> None:
+def _cars(p: Painter) -> None:
     shown = {
         '00001.jpg': (1, 'AM General Hummer SUV 2000'),
         '00002.jpg': (2, 'Acura RL Sedan 2012'),
@@ -158,7 +158,7 @@ def _cars(p: _Painter) -> None:
     )
 
 
-def _aircraft(p: _Painter) -> None:
+def _aircraft(p: Painter) -> None:
     shown = {'1514522': '707-320', '0747566': 'F/A-18', '1008575': 'Yak-42'}
     rows = [f'{number} {name}' for number, name in shown.items()]
     p.text('fgvc-aircraft-2013b/data/images_variant_test.txt', *rows)
@@ -166,7 +166,7 @@ def _aircraft(p: _Painter) -> None:
         p.image(f'fgvc-aircraft-2013b/data/images/{number}.jpg', name)
 
 
-def _dtd(p: _Painter) -> None:
+def _dtd(p: Painter) -> None:
     names = ['banded/banded_0002.jpg', 'banded/banded_0004.jpg', 'zigzagged/zigzagged_0001.jpg']
     for path in names:
         p.image(f'dtd/images/{path}', path.partition('/')[0])
@@ -179,7 +179,7 @@ def _dtd(p: _Painter) -> None:
     scipy.io.savemat(p.root / 'dtd/imdb/imdb.mat', dict(images=images))
 
 
-def _pets(p: _Painter) -> None:
+def _pets(p: Painter) -> None:
     shown = {'american_bulldog': 2, 'Bengal': 6, 'shiba_inu': 32, 'yorkshire_terrier': 37}
     root = 'Oxford-IIIT_Pets'
     p.text(f'{root}/annotations/test.txt', *(f'{n}_1 {number} 1 1' for n, number in shown.items()))
@@ -187,7 +187,7 @@ def _pets(p: _Painter) -> None:
         p.image(f'{root}/images/{name}_1.jpg', name.replace('_', ' '))
 
 
-def _caltech101(p: _Painter) -> None:
+def _caltech101(p: Painter) -> None:
     shown = {
         'BACKGROUND_Google': (0, 'background'),
         'Faces': (1, 'off-center face'),
@@ -200,7 +200,7 @@ def _caltech101(p: _Painter) -> None:
         p.image(f'caltech-101/101_ObjectCategories/{folder}/image_0001.jpg', name)
 
 
-def _flowers(p: _Painter) -> None:
+def _flowers(p: Painter) -> None:
     labels = {1: 1, 2: 77, 3: 102, 4: 1}  # image: class
     names = {1: 'pink primrose', 77: 'passion flower', 102: 'blackberry lily'}
     for image, label in labels.items():
@@ -211,7 +211,7 @@ def _flowers(p: _Painter) -> None:
     scipy.io.savemat(p.root / 'Flowers102/setid.mat', {k: np.uint16(v) for k, v in splits.items()})
 
 
-def _mnist(p: _Painter) -> None:
+def _mnist(p: Painter) -> None:
     folder = p.root / 'mnist'
     folder.mkdir()
     digits = (7, 2, 0)
@@ -223,7 +223,7 @@ def _mnist(p: _Painter) -> None:
         (folder / f'{part}-labels-idx1-ubyte').write_bytes(header + bytes(digits))
 
 
-def _fer2013(p: _Painter) -> None:
+def _fer2013(p: Painter) -> None:
     shown = {0: 'angry', 4: 'sad', 5: 'surprised', 6: 'neutral'}
     rows = []
     for usage in ('Training', 'PublicTest', 'PrivateTest'):
@@ -233,7 +233,7 @@ def _fer2013(p: _Painter) -> None:
     p.text('fer2013/fer2013.csv', 'emotion,pixels,Usage', *rows)
 
 
-def _stl10(p: _Painter) -> None:
+def _stl10(p: Painter) -> None:
     folder = p.root / 'stl10_binary'
     folder.mkdir()
     shown = {1: 'airplane', 8: 'monkey', 10: 'truck'}
@@ -245,7 +245,7 @@ def _stl10(p: _Painter) -> None:
     (folder / 'test_y.bin').write_bytes(bytes(shown))
 
 
-def _eurosat(p: _Painter) -> None:
+def _eurosat(p: Painter) -> None:
     shown = dict(
         AnnualCrop='annual crop land',
         HerbaceousVegetation='brushland or shrubland',
@@ -256,12 +256,12 @@ def _eurosat(p: _Painter) -> None:
     p.folders('EuroSAT/2750', [*shown, *others], shown, 'jpg')
 
 
-def _resisc45(p: _Painter) -> None:
+def _resisc45(p: Painter) -> None:
     shown = dict(airplane='airplane', sea_ice='sea ice', wetland='wetland')
     p.folders('NWPU-RESISC45', [name.replace(' ', '_') for name in p.names], shown, 'jpg')
 
 
-def _gtsrb(p: _Painter) -> None:
+def _gtsrb(p: Painter) -> None:
     shown = {
         0: 'red and white circle 20 kph speed limit',
         14: 'stop',
@@ -274,7 +274,7 @@ def _gtsrb(p: _Painter) -> None:
         p.image(f'gtsrb/GTSRB/Final_Test/Images/{number:05d}.ppm', name)
 
 
-def _kitti_distance(p: _Painter) -> None:
+def _kitti_distance(p: Painter) -> None:
     rest = '0.00 0 1.85 387.63 181.54 423.81 203.12 1.67 1.87 3.69 -16.53 2.39'
     shown = {
         f'Car {rest} 7.99 1.57': 'a photo i took of a car on my left or right side.',
@@ -289,17 +289,17 @@ def _kitti_distance(p: _Painter) -> None:
         p.text(f'kitti/training/label_2/{number:06d}.txt', objects)
 
 
-def _country211(p: _Painter) -> None:
+def _country211(p: Painter) -> None:
     shown = dict(AD='Andorra', CH='Switzerland', XK='Kosovo', ZW='Zimbabwe')
     p.folders('country211/test', load_task('country211').labels, shown, 'jpg')
 
 
-def _patch_camelyon(p: _Painter) -> None:
+def _patch_camelyon(p: Painter) -> None:
     shown = {'0': 'lymph node', '1': 'lymph node containing metastatic tumor tissue'}
     p.folders('patch_camelyon/test', shown, shown, 'png')
 
 
-def _ucf101_frames(p: _Painter) -> None:
+def _ucf101_frames(p: Painter) -> None:
     shown = dict(
         ApplyEyeMakeup='Apply Eye Makeup', HandstandPushups='Hand Stand Pushups', YoYo='Yo Yo'
     )
@@ -307,12 +307,12 @@ def _ucf101_frames(p: _Painter) -> None:
     p.folders('ucf101_frames/test', [*names, 'HandstandPushups'], shown, 'jpg')
 
 
-def _kinetics700_frames(p: _Painter) -> None:
+def _kinetics700_frames(p: Painter) -> None:
     shown = {name: name for name in ('abseiling', "massaging person's head", 'zumba')}
     p.folders('kinetics700_frames/val', p.names, shown, 'jpg')
 
 
-def _clevr_counts(p: _Painter) -> None:
+def _clevr_counts(p: Painter) -> None:
     scenes = []
     for number in (3, 9, 10):
         file = f'CLEVR_val_{number:06d}.png'
@@ -321,7 +321,7 @@ def _clevr_counts(p: _Painter) -> None:
     p.text('CLEVR_v1.0/scenes/CLEVR_val_scenes.json', json.dumps(dict(info={}, scenes=scenes)))
 
 
-def _hateful_memes(p: _Painter) -> None:
+def _hateful_memes(p: Painter) -> None:
     names = ['meme', 'hatespeech meme', 'meme', 'hatespeech meme']
     rows = []
     for number, name in enumerate(names):
@@ -331,12 +331,12 @@ def _hateful_memes(p: _Painter) -> None:
     p.text('hateful_memes/dev.jsonl', *rows)
 
 
-def _rendered_sst2(p: _Painter) -> None:
+def _rendered_sst2(p: Painter) -> None:
     shown = dict(negative='negative', positive='positive')
     p.folders('rendered-sst2/test', shown, shown, 'png')
 
 
-def _imagenet(p: _Painter) -> None:
+def _imagenet(p: Painter) -> None:
     shown = {0: 'tench', 134: 'crane bird', 517: 'construction crane', 998: 'corn cob'}
     files = [f'ILSVRC2012_val_{number:08d}.JPEG' for number in shown]
     for file, name in zip(files, shown.values(), strict=True):
@@ -356,4 +356,4 @@ _WRITERS = [
 def write_sets(root: Path) -> None:
     """Write all of them under ``root``, which a config calls ``data``."""
     for write in _WRITERS:
-        write(_Painter(root, write.__name__[1:]))
+        write(Painter(root, write.__name__[1:]))
