@@ -13,8 +13,8 @@ from mmslip.analysis.report.runs import Run
 from mmslip.analysis.report.tables import (
     Row,
     columns_of,
-    figure_rows,
     figure_parts,
+    figure_rows,
     to_csv,
     to_list,
     to_markdown,
