@@ -22,7 +22,8 @@ def fit_logistic_regression(
     """Minimise ``mean cross-entropy + l2 / 2 * |weight|^2`` by full-batch L-BFGS.
 
     The problem is convex and the bias is not penalised: this is scikit-learn's
-    ``LogisticRegression(C=1 / (l2 * N))``.
+    ``LogisticRegression(C=1 / (l2 * N))``. It ends where no entry of the gradient exceeds 1e-6 or
+    the objective no longer changes in the precision of the features.
 
     Args:
         features: ``(N, C)``.
