@@ -105,8 +105,8 @@ def test_captions_of_an_image_are_drawn_together():
 
 
 def naive_auc(margins, labels):
-    wins = [(a > b) + (a == b) / 2 for a in margins[labels == 1] for b in margins[labels == 0]]
-    return np.mean(wins)
+    differences = np.subtract.outer(margins[labels == 1], margins[labels == 0])
+    return np.mean((differences > 0) + (differences == 0) / 2)
 
 
 def test_roc_auc_by_pairs():
