@@ -53,7 +53,7 @@ def check_data(cfg: Config, args: argparse.Namespace) -> tuple[list[Finding], di
         return [Finding('data set', str(error), 'fail', 'see docs/data.md')], None, 0.0
     streamed = isinstance(loader.dataset, StreamDataset)
     check_split = analysis.check_shards if streamed else analysis.check_last_batch
-    findings.append(check_split(loader, args.gpus))
+    findings += [check_split(loader, args.gpus), analysis.check_rows(loader.dataset)]
     tokenizers = list(analysis.find_all(cfg.train_dataloader, 'TokenizeCaption'))
     captions = analysis.draw_captions(loader.dataset, args.samples) if tokenizers else []
     if captions:
@@ -119,7 +119,12 @@ def main() -> None:
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     findings, batch, speed = check_data(cfg, args)
-    findings += [analysis.check_aspect(cfg), analysis.check_learning_rate(cfg, args.gpus)]
+    findings += [
+        analysis.check_aspect(cfg),
+        analysis.check_learning_rate(cfg, args.gpus),
+        analysis.check_official(cfg, args.gpus),
+        analysis.check_checkpoints(cfg),
+    ]
     findings += check_model(cfg, args, batch, speed)
     show(findings)
     raise SystemExit(any(finding.verdict == 'fail' for finding in findings))

@@ -11,7 +11,9 @@ __all__ = [
     'check_activation',
     'check_aspect',
     'check_batch_norm',
+    'check_checkpoints',
     'check_learning_rate',
+    'check_official',
     'find_all',
 ]
 
@@ -93,6 +95,47 @@ def check_learning_rate(cfg: dict, world_size: int) -> Finding:
     if base / 2 <= actual <= base * 2:
         return Finding('learning rate and batch', text)
     return Finding('learning rate and batch', text, 'warn', 'train with --auto-scale-lr')
+
+
+def check_official(cfg: dict, world_size: int) -> Finding:
+    """Whether a switch repeats a fault of the official code, or a part of mmpretrain has one."""
+    found, tokenizers = [], list(find_all(cfg, 'CLIPTokenizer'))
+    heads = find_all(cfg['model'], 'CLIPHead')
+    if world_size > 1 and not all(head.get('gather_with_grad', True) for head in heads):
+        found.append('CLIPHead(gather_with_grad=False) halves the image-text gradient')
+    ssl = (cfg['model'].get('ssl') or {}).get('type')
+    if world_size > 1 and ssl in ('SimCLR', 'mmpretrain.SimCLR'):
+        found.append(f"mmpretrain's SimCLR has 1/{world_size} of its gradient (mmslip.SimCLR)")
+    if not all(tokenizer.get('keep_end_token', True) for tokenizer in tokenizers):
+        found.append('CLIPTokenizer(keep_end_token=False) gives all cut captions one embedding')
+    if any(tokenizer.get('parse_control_tokens') for tokenizer in tokenizers):
+        found.append('CLIPTokenizer(parse_control_tokens=True) lets a caption end itself')
+    if not found:
+        return Finding('faults of other code', 'none is repeated')
+    remedy = 'leave these out, except to repeat a published run exactly'
+    return Finding('faults of other code', '; '.join(found), 'warn', remedy)
+
+
+def check_checkpoints(cfg: dict) -> Finding:
+    """Whether checkpoints can be resumed exactly, and the best one is kept."""
+    hooks = {'ResumeDataHook': 'a resumed run replays data', 'PlainCheckpointHook': 'not loadable'}
+    missing = [
+        f'without mmslip.{name}: {effect}'
+        for name, effect in hooks.items()
+        if not any(find_all(cfg.get('custom_hooks') or [], name))
+    ]
+    if missing:
+        remedy = 'these hooks, as in configs/_base_/default_runtime.py'
+        return Finding('checkpoints', '; '.join(missing), 'warn', remedy)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if checkpoint.get('save_best') and cfg.get('val_dataloader'):
+        return Finding('checkpoints', f'the best one by {checkpoint["save_best"]} is kept')
+    return Finding(
+        'checkpoints',
+        'the best one is not kept: small sets such as CC3M overfit long before the last epoch',
+        'warn',
+        'a zero-shot set as val_dataloader, and checkpoint=dict(save_best=...)',
+    )
 
 
 def check_activation(model: nn.Module, cfg: dict) -> Finding:

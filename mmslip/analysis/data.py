@@ -7,11 +7,13 @@ from contextlib import suppress
 from itertools import islice
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from torch.utils.data import DataLoader, Dataset
 
 from mmslip.analysis.finding import Finding
 from mmslip.datasets.faults import BadSamples
 from mmslip.datasets.stream import StreamDataset
+from mmslip.datasets.table import TableDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
 
 __all__ = [
@@ -19,10 +21,14 @@ __all__ = [
     'check_duplicates',
     'check_last_batch',
     'check_readable',
+    'check_rows',
     'check_shards',
     'draw_captions',
     'watch',
 ]
+
+# mmengine reads as many in 25 s: docs/benchmarks.md has 185 s for 15 million.
+_MANY_ROWS = 2_000_000
 
 
 def _draw(dataset: Dataset, number: int) -> list[int]:
@@ -162,3 +168,22 @@ def check_shards(loader: DataLoader, world_size: int) -> Finding:
     return Finding(
         'shards of the stream', text, 'fail', 'lower num_workers, or write more, smaller shards'
     )
+
+
+def check_rows(dataset: Dataset) -> Finding:
+    """Whether the rows are few enough to be held in memory, by each process anew."""
+    held = sum(len(part) for part in _held(dataset))
+    text = f'each process holds {held:,} rows in memory'
+    if held <= _MANY_ROWS:
+        return Finding('rows in memory', text)
+    remedy = 'a caption table (tools/dataset_converters), which is opened at once and shared'
+    return Finding('rows in memory', text, 'warn', remedy)
+
+
+def _held(dataset: Dataset) -> Iterator[BaseDataset]:
+    """The data sets inside mmengine's wrappers and mixes that read all their rows at the start."""
+    if isinstance(dataset, BaseDataset) and not isinstance(dataset, TableDataset):
+        yield dataset
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from _held(part)

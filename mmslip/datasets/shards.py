@@ -12,6 +12,7 @@ from typing import Any
 
 from mmslip.datasets.annotations import expand_patterns
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.faults import BadSampleError
 from mmslip.registry import DATASETS
 
 __all__ = ['ShardDataset']
@@ -36,8 +37,8 @@ class ShardDataset(CaptionedDataset):
 
     Raises:
         FileNotFoundError: A pattern matches no file.
-        ValueError: A shard is damaged, a sample lacks its image or its caption; the message names
-            shard and member.
+        ValueError: A shard is damaged or empty; the message names it.
+        BadSampleError: At the visit: a sample lacks its image or its caption.
     """
 
     def __init__(
@@ -91,7 +92,10 @@ class ShardDataset(CaptionedDataset):
         return members
 
     def _record(self, shard: int, stem: str, parts: dict[str, tuple[int, int]]) -> dict:
-        image, text = choose_members(parts, f'{self.shards[shard]}: sample {stem}')
+        try:
+            image, text = choose_members(parts, f'{self.shards[shard]}: sample {stem}')
+        except ValueError as error:  # one sample among many; who visits it is told
+            return dict(shard=shard, stem=stem, fault=str(error))
         return dict(
             shard=shard, stem=stem, image=parts[image], text=parts[text], is_json=text == 'json'
         )
@@ -99,6 +103,8 @@ class ShardDataset(CaptionedDataset):
     def get_data_info(self, idx: int) -> dict:
         """Read one sample's bytes and captions."""
         record = super().get_data_info(idx)
+        if 'fault' in record:
+            raise BadSampleError(record['fault'])
         shard, name = record['shard'], f'{self.shards[record["shard"]]}:{record["stem"]}'
         content = read_content(self._read(shard, *record['text']), record['is_json'], name)
         return dict(

@@ -239,7 +239,7 @@ def test_dataset_and_pipeline(path, tmp_path):
         assert inputs['text'].shape == (77,)
 
 
-@pytest.mark.parametrize('name', ['shards', 'parquet', 'mixed', 'stream'])
+@pytest.mark.parametrize('name', ['image_text', 'table', 'shards', 'parquet', 'mixed', 'stream'])
 def test_bases_for_own_and_several_sources(name, tmp_path, monkeypatch):
     """Each reads what its docstring asks for."""
     monkeypatch.chdir(tmp_path)
@@ -259,6 +259,12 @@ def test_bases_for_own_and_several_sources(name, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         table = pyarrow.table(dict(image=[dict(bytes=image, path='1.jpg')], caption=['a dog']))
         parquet.write_table(table, folder / 'train-00000-of-00001.parquet')
+    elif name in ('image_text', 'table'):
+        folder = tmp_path / 'data' / 'pairs'
+        (folder / 'images' / 'a').mkdir(parents=True)
+        (folder / 'images' / 'a' / '1.jpg').write_bytes(image)
+        (folder / 'train.jsonl').write_text('{"image": "a/1.jpg", "caption": "a dog"}\n')
+        CaptionTable.write(folder / 'train.table', [('a/1.jpg', ['a dog'])])
     elif name == 'stream':
         pytest.importorskip('webdataset', reason='webdataset is not installed')
         loader_cfg.dataset.shards = pack(tmp_path / '00000.tar', members)

@@ -104,6 +104,23 @@ def test_bad_captions_of_shards_are_replaced(tmp_path, member, content, message)
         ShardDataset(path, pipeline=PIPELINE, max_bad_share=0)[1]
 
 
+@pytest.mark.parametrize('left', ['jpg', 'txt'])
+def test_missing_members_of_shards_are_replaced(tmp_path, left):
+    members = [
+        (f'{number}.{kind}', encode(PICTURE, 'JPEG') if kind == 'jpg' else b'text')
+        for number in range(3)
+        for kind in ('jpg', 'txt')
+        if number != 1 or kind == left
+    ]
+    path = pack(tmp_path / 'a.tar', members)
+    dataset = ShardDataset(path, pipeline=PIPELINE)
+    dataset.bad_samples.path = tmp_path / 'bad_samples.jsonl'
+    assert [dataset[index]['sample_idx'] for index in range(3)] == [0, 2, 2]
+    (line,) = dataset.bad_samples.path.read_text().splitlines()
+    assert json.loads(line)['index'] == 1
+    assert f'{path}: sample 1 has {left} but no ' in json.loads(line)['error']
+
+
 def test_the_last_sample_wraps_around_and_a_row_of_bad_ones_is_passed(make_dataset):
     dataset = make_dataset()
     break_image(dataset, 3, 4, 5)

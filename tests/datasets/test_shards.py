@@ -14,6 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from mmslip.datasets import ShardDataset
+from mmslip.datasets.faults import BadSampleError
 
 
 def picture(number: int) -> bytes:
@@ -129,8 +130,9 @@ def test_folder_with_pattern_characters(tmp_path: Path, folder: str) -> None:
 )
 def test_incomplete_sample(tmp_path: Path, members: list, message: str) -> None:
     path = pack(tmp_path / 'a.tar', members)
-    with pytest.raises(ValueError, match=message) as caught:
-        ShardDataset(path)
+    dataset = ShardDataset(path, max_bad_share=0)
+    with pytest.raises(BadSampleError, match=message) as caught:
+        dataset[len(dataset) - 1]
     assert str(caught.value).startswith(path)
 
 

@@ -10,12 +10,21 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmengine.optim import build_optim_wrapper
 from torch.utils.data import DataLoader
 
 from mmslip import analysis
+from mmslip.analysis import data
 from mmslip.analysis.cost import Cost
-from mmslip.datasets import CLIPTokenizer, ImageTextDataset, StreamDataset
+from mmslip.datasets import (
+    CaptionTable,
+    CLIPTokenizer,
+    ImageTextDataset,
+    MixedDataset,
+    StreamDataset,
+    TableDataset,
+)
 from tests.datasets.test_shards import pack, pairs
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +84,54 @@ def test_activation(make_slip: Callable) -> None:
     assert analysis.check_activation(make_slip(), dict(model={}, load_from='x')).verdict == 'warn'
     pretrained = dict(model=dict(backbone=dict(init_cfg=dict(type='Pretrained'))))
     assert analysis.check_activation(make_slip(), pretrained).verdict == 'warn'
+
+
+def official(model: dict, **tokenizer: object) -> dict:
+    step = dict(type='mmslip.TokenizeCaption', tokenizer=dict(type='mmslip.CLIPTokenizer'))
+    step['tokenizer'].update(tokenizer)
+    return dict(model=model, train_dataloader=dict(dataset=dict(pipeline=[step])))
+
+
+def test_faults_of_other_code() -> None:
+    exact = dict(head=dict(type='mmslip.CLIPHead'), ssl=dict(type='mmslip.SimCLR'))
+    assert analysis.check_official(official(exact), 8).verdict == 'ok'
+    assert analysis.check_official(official(dict(ssl=None)), 8).verdict == 'ok'
+    gather = dict(head=dict(type='mmslip.CLIPHead', gather_with_grad=False))
+    for fault, gpus, text in (
+        (official(gather), 8, 'halves the image-text gradient'),
+        (official(dict(ssl=dict(type='SimCLR'))), 8, '1/8 of its gradient'),
+        (official(exact, keep_end_token=False), 1, 'one embedding'),
+        (official(exact, parse_control_tokens=True), 1, 'lets a caption end itself'),
+    ):
+        finding = analysis.check_official(fault, gpus)
+        assert finding.verdict == 'warn'
+        assert text in finding.finding
+        assert (analysis.check_official(fault, 1).verdict == 'ok') is (gpus > 1)
+
+
+def test_checkpoints() -> None:
+    cfg = Config.fromfile(ROOT / 'configs' / 'slip' / 'slip_vit-tiny_emoji.py')
+    kept = analysis.check_checkpoints(cfg)
+    assert kept.verdict == 'ok'
+    assert 'zero_shot/val_top1' in kept.finding
+    cfg.val_dataloader = None
+    assert 'overfit' in analysis.check_checkpoints(cfg).finding
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'mmslip.ResumeDataHook']
+    finding = analysis.check_checkpoints(cfg)
+    assert finding.verdict == 'warn'
+    assert finding.finding == 'without mmslip.ResumeDataHook: a resumed run replays data'
+
+
+def test_rows_in_memory(dataset: ImageTextDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert '10 rows' in analysis.check_rows(RepeatDataset(dataset, 5)).finding
+    both = MixedDataset([dataset, dataset], weights=[1, 2], length=9)
+    assert analysis.check_rows(both).finding == 'each process holds 20 rows in memory'
+    assert analysis.check_rows(both).verdict == 'ok'
+    monkeypatch.setattr(data, '_MANY_ROWS', 19)
+    assert analysis.check_rows(both).verdict == 'warn'
+    path = Path(dataset.data_root, 't.table')
+    CaptionTable.write(path, [('00.png', ['a'])] * 40)
+    assert analysis.check_rows(TableDataset(str(path))).verdict == 'ok'
 
 
 def test_captions() -> None:
