@@ -1,7 +1,11 @@
 """A killed and resumed run sees the samples, and has the losses, of an uninterrupted one."""
 
+import multiprocessing
 import os
+import signal
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +60,21 @@ class Dropping(BaseModel):
         return dict(loss=(self.layers(inputs) - 1).square().mean())
 
 
+def stop() -> None:
+    raise Killed
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Record(Hook):
     """Keeps samples and loss of every step, and ends the run after one of them."""
 
     priority = 'LOWEST'
 
-    def __init__(self, kill_after: int | None) -> None:
-        self.kill_after = kill_after
+    def __init__(self, kill_after: int | None, end: Callable[[], None]) -> None:
+        self.kill_after, self.end = kill_after, end
         self.steps: list[tuple[int, list[int], float]] = []
         self.epochs = 0
 
@@ -70,7 +82,7 @@ class Record(Hook):
         loss = outputs['loss'].item()
         self.steps.append((runner.iter, data_batch['number'].tolist(), loss))
         if len(self.steps) == self.kill_after:
-            raise Killed
+            self.end()
 
     def after_train_epoch(self, runner) -> None:
         self.epochs += 1
@@ -84,9 +96,10 @@ def train(
     workers: int = 0,
     batch_size: int = BATCH,
     name: str = 'accesses',
+    end: Callable[[], None] = stop,
 ) -> Record:
     """Run with a checkpoint after every step, and at the end of every epoch."""
-    record = Record(kill_after)
+    record = Record(kill_after, end)
     persistent = dict(persistent_workers=True) if workers else {}
     runner = Runner(
         model=Dropping(),
@@ -169,6 +182,19 @@ def test_resume_goes_on_at_the_next_sample(straight, tmp_path, kill_after):
     assert accesses(tmp_path)[before:] == numbers(steps[kill_after:])
 
 
+@pytest.mark.parametrize('draw', range(2))
+def test_a_process_killed_at_a_random_step_goes_on(straight, tmp_path, draw):
+    loop, steps = straight
+    kill_after = int(np.random.default_rng(draw).integers(1, EPOCHS * STEPS))
+    process = multiprocessing.get_context('fork').Process(
+        target=train, args=(tmp_path, loop, kill_after), kwargs=dict(end=kill)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert train(tmp_path, loop, resume=True).steps == steps[kill_after:]
+
+
 def test_a_run_may_be_killed_twice(straight, tmp_path):
     loop, steps = straight
     train(tmp_path, loop, 3)
@@ -204,7 +230,9 @@ def test_late_steps_are_reached_without_loading(tmp_path):
     checkpoint['meta']['data_order'].update(epoch=late // STEPS, step=late % STEPS)
     torch.save(checkpoint, path)
     loop = dict(by_epoch=False, max_iters=late + 4)
+    begin = time.process_time()
     resumed = train(tmp_path, loop, resume=True, name='late')
+    assert time.process_time() - begin < 5
     assert [step for step, _, _ in resumed.steps] == list(range(late, late + 4))
     assert accesses(tmp_path, 'late') == numbers(resumed.steps)
     assert len(set(numbers(resumed.steps[:2]))) == 2 * BATCH  # steps 3 and 4 of an epoch

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmslip.analysis.finding import Finding
 from mmslip.datasets.faults import BadSamples
+from mmslip.datasets.mixed import MixedDataset
 from mmslip.datasets.stream import StreamDataset
 from mmslip.datasets.table import TableDataset
 from mmslip.datasets.tokenizer import CLIPTokenizer
@@ -133,8 +134,9 @@ def _count_in_stream(dataset: StreamDataset, number: int) -> tuple[int, int, Exc
 
 def _read(dataset: Dataset, index: int) -> None:
     """Run the pipeline of one sample past the policy that replaces bad samples."""
-    while not hasattr(dataset, 'prepare_data'):  # wrappers of mmengine
-        place = dataset._get_ori_dataset_idx(index)
+    while not hasattr(dataset, 'prepare_data'):  # a mix, or a wrapper of mmengine
+        mixed = isinstance(dataset, MixedDataset)
+        place = dataset.locate(index) if mixed else dataset._get_ori_dataset_idx(index)
         if isinstance(place, tuple):
             dataset, index = dataset.datasets[place[0]], place[1]
         else:

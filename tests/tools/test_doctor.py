@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import RepeatDataset
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.optim import build_optim_wrapper
 from torch.utils.data import DataLoader
 
@@ -175,6 +175,10 @@ def test_readable(dataset: ImageTextDataset) -> None:
     assert finding.finding == '1 of 10 samples cannot be read'
     assert '04.png' in finding.remedy
     assert analysis.check_readable(dataset, 10, max_share=0.2).verdict == 'warn'
+    mixed = MixedDataset([dataset, RepeatDataset(dataset, 2)], weights=[1, 2], length=90)
+    finding = analysis.check_readable(mixed, 90)
+    assert 6 <= int(finding.finding.split()[0]) <= 12  # nine passes, some of them unfinished
+    assert len(analysis.draw_captions(ConcatDataset([dataset, dataset]), 30)) == 20
     captions = analysis.draw_captions(dataset, 5)
     assert len(captions) == len(set(captions)) == 5
     assert all(caption.startswith('shape') for caption in captions)
