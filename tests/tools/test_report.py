@@ -233,9 +233,12 @@ def test_pictures_show_what_was_recorded(two_runs: list[Path], tmp_path: Path) -
 
 def test_settings_are_those_of_the_training(two_runs: list[Path], tmp_path: Path) -> None:
     # A later test in the same folder knows less, or other things.
-    add_log(two_runs[0], '20260109_000000', [], 'model = dict()\ntrain_cfg = dict(max_epochs=99)')
+    later = 'randomness = dict(seed=3)\ntrain_cfg = dict(max_epochs=99)\nmodel = dict()'
+    add_log(two_runs[0], '20260109_000000', [], later)
     page, content, *_ = written(two_runs, tmp_path / 'report.html')
-    assert content['runs'][0]['settings'] == {
+    settings = content['runs'][0]['settings']
+    assert list(settings)[0::7] == ['model', 'seed']
+    assert settings == {
         'model': 'SLIP, text + self-supervised',
         'image tower': 'VisionTransformer, b',
         'self-supervised': 'SimCLR, weight 0.5',

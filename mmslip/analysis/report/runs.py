@@ -102,7 +102,9 @@ def _read_settings(run: Run) -> None:
     for path in configs:
         try:
             config = Config.fromfile(path, import_custom_modules=False)
-            run.settings |= {key: value for key, value in _describe(config) if value}
+            described = {key: value for key, value in _describe(config) if value}
+            # In the order of the last, which has most.
+            run.settings = described | run.settings | described
         except Exception as error:  # a config is a program
             run.notes.append(f'{path.relative_to(run.path)} cannot be read: {error!r}.')
 
