@@ -222,6 +222,20 @@ def test_worst_classes_are_those_of_a_naive_count(tmp_path: Path) -> None:
         assert shown == [index for _, index in sorted(wrong)[:3]]
 
 
+def test_accuracy_comes_before_margin(tmp_path: Path) -> None:
+    """Class a is never right but close, class b is half right and far off elsewhere."""
+    scores = [[0.1, 0.2, 0], [-0.9, 0.9, 0], [0.9, -0.9, 0], [0, 0, 0.5], [0.3, 0, 0.1]]
+    samples = [
+        sample('val', i, label=label, pred_score=torch.tensor(score).float())
+        for i, (label, score) in enumerate(zip([0, 1, 1, 2, 2], scores, strict=True))
+    ]
+    runner = runner_of(tmp_path, Pictures(5, task='val', classes=['a', 'b', 'c']))
+    evaluate(runner, samples, {})
+    worst = [(row['name'], row['accuracy']) for row in showcase(runner, 'val')['worst']]
+    # Equal accuracy of b and c: the lower margin first, here (1.8 - 1.8) / 2 < (0.5 - 0.2) / 2.
+    assert worst == [('a', 0), ('b', 50), ('c', 50)]
+
+
 def test_retrieval_and_similarity_are_those_of_the_scores(tmp_path: Path) -> None:
     labels, scores, samples = planted()
     names = ['cat', 'dog', 'hen', 'owl', 'fox']
