@@ -232,7 +232,7 @@ def test_accuracy_comes_before_margin(tmp_path: Path) -> None:
     runner = runner_of(tmp_path, Pictures(5, task='val', classes=['a', 'b', 'c']))
     evaluate(runner, samples, {})
     worst = [(row['name'], row['accuracy']) for row in showcase(runner, 'val')['worst']]
-    # Equal accuracy of b and c: the lower margin first, here (1.8 - 1.8) / 2 < (0.5 - 0.2) / 2.
+    # Equal accuracy of b and c: the lower margin first, (0.9 - 1.8) / 2 < (0.5 - 0.2) / 2.
     assert worst == [('a', 0), ('b', 50), ('c', 50)]
 
 
