@@ -108,7 +108,7 @@ def test_linear_probe_trains_the_head_alone(make_slip, imagenet, tmp_path):
     assert runner.iter == 2
     assert changed(expected, state_of(model, 'backbone')) == set()
     assert changed(head, state_of(model, 'head')) == {'fc.weight', 'fc.bias'}
-    assert list((tmp_path / 'run').glob('best_accuracy_top1_epoch_1.pth'))
+    assert list((tmp_path / 'run').glob('best_linear_imagenet_top1_epoch_1.pth'))
 
 
 @pytest.mark.parametrize('frozen', [True, False])

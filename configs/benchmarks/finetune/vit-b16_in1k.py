@@ -82,4 +82,7 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 auto_scale_lr = dict(base_batch_size=1024)  # 8 GPUs x 128
-default_hooks = dict(checkpoint=dict(save_best='accuracy/top1', rule='greater'))
+# The protocol and the task, by which results are recorded and stand beside the published ones.
+val_evaluator = dict(prefix='finetune/imagenet')
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(save_best='finetune/imagenet/top1', rule='greater'))

@@ -43,4 +43,7 @@ optim_wrapper = dict(
 param_scheduler = dict(type='CosineAnnealingLR', T_max=90, by_epoch=True)  # a step an epoch, to 0
 train_cfg = dict(by_epoch=True, max_epochs=90)
 auto_scale_lr = dict(base_batch_size=1024)  # 8 GPUs x 128
-default_hooks = dict(checkpoint=dict(save_best='accuracy/top1', rule='greater'))
+# The protocol and the task, by which results are recorded and stand beside the published ones.
+val_evaluator = dict(prefix='linear/imagenet')
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(save_best='linear/imagenet/top1', rule='greater'))
