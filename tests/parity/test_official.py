@@ -135,7 +135,7 @@ def test_trimming_the_text_changes_no_feature(kind, model):
     longest = int(text.argmax(-1).max()) + 1
     assert longest < 77
     torch.testing.assert_close(
-        model.encode_text(text[:, :longest]), model.encode_text(text), rtol=0, atol=1e-6
+        model.encode_text(text[:, :longest]), model.encode_text(text), rtol=0, atol=5e-6
     )
 
 
