@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmslip.models.backbones import trim_text
+from mmslip.models.chunks import run_in_chunks
 from mmslip.models.necks import pool
 from mmslip.registry import MODELS
 
@@ -33,11 +34,17 @@ class SLIP(BaseModel):
             model's. :class:`mmslip.models.SimCLR` or any algorithm of mmpretrain whose ``loss``
             takes the views.
         ssl_weight: Weight of the self-supervised loss.
+        chunk_size: Run the towers over slices of this many samples, for the gradient of the whole
+            batch in the memory of a slice (:func:`mmslip.models.chunks.run_in_chunks`);
+            projections, heads and losses run once. By default the batch runs in one piece.
+        frozen: Parts that keep their weights and run in evaluation mode, such as ``['backbone']``
+            for locked-image tuning (Zhai et al., arXiv 2111.07991).
         data_preprocessor: Defaults to :class:`mmslip.models.SLIPDataPreprocessor`.
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: The language half is given in part, or no half is given.
+        ValueError: The language half is given in part, or no half is given; or ``frozen`` names
+            something else than a part.
     """
 
     def __init__(
@@ -49,6 +56,8 @@ class SLIP(BaseModel):
         head: dict | None = None,
         ssl: dict | None = None,
         ssl_weight: float = 1.0,
+        chunk_size: int | None = None,
+        frozen: Sequence[str] = (),
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -68,11 +77,16 @@ class SLIP(BaseModel):
         self.with_text = not missing
         for name, part in language.items():
             setattr(self, name, None if part is None else MODELS.build(part))
-        self.ssl = None if ssl is None else self._build_ssl(ssl)
-        self.ssl_weight = ssl_weight
         # Backbones of masked image modelling mask by default; the language half sees whole images.
         takes_mask = 'mask' in inspect.signature(self.backbone.forward).parameters
         self._whole_image = dict(mask=None) if takes_mask else {}
+        if chunk_size is not None:
+            for tower in filter(None, (self.backbone, self.text_backbone)):
+                run_in_chunks(tower, chunk_size)
+        # Behind the slicing, so that momentum copies of the backbone, made in here, slice as well.
+        self.ssl = None if ssl is None else self._build_ssl(ssl)
+        self.ssl_weight = ssl_weight
+        self.frozen = self._freeze(frozen)
         # Class embeddings by task, set by ZeroShotHook for `predict`; no part of the state dict.
         self.class_embeddings: dict[str, Tensor] = {}
 
@@ -88,6 +102,22 @@ class SLIP(BaseModel):
         del ssl._modules['backbone']
         object.__setattr__(ssl, 'backbone', self.backbone)
         return ssl
+
+    def _freeze(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Take parts out of training; they stay in evaluation mode by :meth:`train`."""
+        parts = dict(self.named_children())
+        for name in names:
+            if name not in parts:
+                raise ValueError(f'frozen names {name!r}, which is none of {", ".join(parts)}.')
+            parts[name].requires_grad_(False).eval()
+        return tuple(names)
+
+    def train(self, mode: bool = True) -> 'SLIP':
+        """Switch to training mode, but for frozen parts."""
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
+        return self
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Image embeddings ``(B, D)`` of ``(B, 3, H, W)``, not normalised."""

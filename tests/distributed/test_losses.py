@@ -1,6 +1,7 @@
 """Losses and gradients over processes against one process, naive loops and the official numbers."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmslip.models.losses import clip_loss, simclr_loss
+from mmslip.models.losses import clip_loss, info_nce, simclr_loss
 from tests.distributed.pool import run
 
+# The module, whose name in the package is that of its function.
+info_nce_module = sys.modules[info_nce.__module__]
 REFERENCE = np.load(Path(__file__).parents[1] / 'data' / 'slip_loss_distributed.npz')
 NAMES = ('image_embed', 'text_embed', 'aug1_embed', 'aug2_embed')
 
@@ -166,3 +169,27 @@ def test_memory_is_local_times_global():
     local, world_size = 24, 4
     for numel in run(largest_tensor, world_size, local):
         assert numel == local * 2 * local * world_size
+
+
+@pytest.mark.parametrize('rows', [1, 5])
+def test_blocks_have_the_values_of_the_whole(monkeypatch, rows):
+    """Beyond a number of logits, rows are compared in blocks; 17 are not a multiple of 5."""
+
+    def losses() -> list[Tensor]:
+        x = torch.randn(4, 17, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x.requires_grad_()
+        scale = torch.tensor([9.0], dtype=torch.float64, requires_grad=True)
+        values = [*clip_loss(x[0], x[1], scale), *simclr_loss(x[2], x[3], 0.2)]
+        (values[0] + values[2]).backward()
+        return [*values, x.grad, scale.grad]
+
+    whole = losses()
+    monkeypatch.setattr(info_nce_module, '_MAX_LOGITS', 34 * rows)
+    for found, expected in zip(losses(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_logits_are_never_held_whole(monkeypatch):
+    """Neither forward nor backward makes a tensor beyond a block; 64 x 128 would be the whole."""
+    monkeypatch.setattr(info_nce_module, '_MAX_LOGITS', 1024)
+    assert largest_tensor(0, 1, 64) == 1024

@@ -6,6 +6,8 @@ from mmengine.dist import get_rank
 from torch import Tensor
 
 from mmslip.models.losses.gather import gather
+from mmslip.models.losses.info_nce import info_nce
+from mmslip.models.losses.precision import at_least_float32
 
 __all__ = ['clip_loss']
 
@@ -26,7 +28,7 @@ def clip_loss(
     ``ln B``.
 
     Args:
-        image_embed: ``(b, D)``, any scale; normalised here, in fp32.
+        image_embed: ``(b, D)``, any scale; normalised here, in fp32 or better.
         text_embed: ``(b, D)``, row ``i`` matches image ``i``.
         logit_scale: The factor on cosine similarities (after ``exp``), one element.
         gather_with_grad: See :func:`mmslip.models.losses.gather`; ``False`` is the official code's
@@ -37,12 +39,10 @@ def clip_loss(
         rank's images whose own text scores highest, both scalars.
     """
     with torch.autocast(image_embed.device.type, enabled=False):
-        image = F.normalize(image_embed.float(), dim=-1)  # (b, D)
-        text = F.normalize(text_embed.float(), dim=-1)  # (b, D)
-        scale = logit_scale.float()
-        logits_image = scale * image @ gather(text, gather_with_grad).T  # (b, D) x (D, B) -> (b, B)
-        logits_text = scale * text @ gather(image, gather_with_grad).T  # (b, D) x (D, B) -> (b, B)
+        image = F.normalize(at_least_float32(image_embed), dim=-1)  # (b, D)
+        text = F.normalize(at_least_float32(text_embed), dim=-1)  # (b, D)
+        scale = at_least_float32(logit_scale)
         labels = torch.arange(len(image), device=image.device) + get_rank() * len(image)
-        loss = (F.cross_entropy(logits_image, labels) + F.cross_entropy(logits_text, labels)) / 2
-        accuracy = 100 * (logits_image.argmax(dim=-1) == labels).float().mean()
-    return loss, accuracy
+        to_text, accuracy = info_nce(image, gather(text, gather_with_grad), labels, scale)
+        to_image, _ = info_nce(text, gather(image, gather_with_grad), labels, scale)
+    return (to_text + to_image) / 2, accuracy

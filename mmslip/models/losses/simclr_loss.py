@@ -6,6 +6,8 @@ from mmengine.dist import get_rank
 from torch import Tensor
 
 from mmslip.models.losses.gather import gather
+from mmslip.models.losses.info_nce import info_nce
+from mmslip.models.losses.precision import at_least_float32
 
 __all__ = ['simclr_loss']
 
@@ -24,7 +26,8 @@ def simclr_loss(view1: Tensor, view2: Tensor, temperature: float = 0.1) -> tuple
     logits are ``2 x (b, 2B)``. A model that knows nothing has a loss of ``ln(2B - 1)``.
 
     Args:
-        view1: Embeddings of the first views ``(b, D)``, any scale; normalised here, in fp32.
+        view1: Embeddings of the first views ``(b, D)``, any scale; normalised here, in fp32 or
+            better.
         view2: Embeddings of the second views ``(b, D)``, row ``i`` from the same image.
         temperature: Divides the cosine similarities.
 
@@ -33,19 +36,12 @@ def simclr_loss(view1: Tensor, view2: Tensor, temperature: float = 0.1) -> tuple
         first views that are closest to their second view, both scalars.
     """
     with torch.autocast(view1.device.type, enabled=False):
-        a = F.normalize(view1.float(), dim=-1)  # (b, D)
-        b = F.normalize(view2.float(), dim=-1)  # (b, D)
+        a = F.normalize(at_least_float32(view1), dim=-1)  # (b, D)
+        b = F.normalize(at_least_float32(view2), dim=-1)  # (b, D)
         all_a, all_b = gather(a), gather(b)  # (B, D) each
-        rows = torch.arange(len(a), device=a.device)
-        labels = rows + get_rank() * len(a)  # where this rank's rows stand among all
-
-        def logits(x: Tensor, other: Tensor, same: Tensor) -> Tensor:
-            to_other = x @ other.T  # (b, D) x (D, B) -> (b, B)
-            to_same = (x @ same.T).index_put((rows, labels), x.new_tensor(-torch.inf))  # (b, B)
-            return torch.cat([to_other, to_same], dim=1) / temperature  # (b, 2B)
-
-        logits_a = logits(a, all_b, all_a)
-        logits_b = logits(b, all_a, all_b)
-        loss = (F.cross_entropy(logits_a, labels) + F.cross_entropy(logits_b, labels)) / 2
-        accuracy = 100 * (logits_a.argmax(dim=-1) == labels).float().mean()
-    return loss, accuracy
+        labels = torch.arange(len(a), device=a.device) + get_rank() * len(a)
+        itself = labels + len(all_a)
+        scale = 1 / temperature
+        loss_a, accuracy = info_nce(a, torch.cat([all_b, all_a]), labels, scale, itself)
+        loss_b, _ = info_nce(b, torch.cat([all_a, all_b]), labels, scale, itself)
+    return (loss_a + loss_b) / 2, accuracy
