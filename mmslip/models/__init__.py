@@ -1,7 +1,7 @@
 from mmslip.models.backbones import TextTransformer, VisionTransformer
 from mmslip.models.data_preprocessor import SLIPDataPreprocessor
 from mmslip.models.device_augment import DeviceAugment
-from mmslip.models.heads import CLIPHead, SimCLRHead
+from mmslip.models.heads import CLIPHead, SigLIPHead, SimCLRHead
 from mmslip.models.necks import LinearProjection
 from mmslip.models.selfsup import SimCLR
 from mmslip.models.slip import SLIP
@@ -12,6 +12,7 @@ __all__ = [
     'DeviceAugment',
     'LinearProjection',
     'SLIPDataPreprocessor',
+    'SigLIPHead',
     'SimCLR',
     'SimCLRHead',
     'TextTransformer',
