@@ -1,7 +1,5 @@
 """Texts and class names as points of the joint space."""
 
-import hashlib
-import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmslip.models.backbones import trim_text
+from mmslip.utils import digest_of, whole_file
 
 __all__ = ['ClassEmbedder', 'embed_texts', 'prompts_of']
 
@@ -119,12 +118,7 @@ class ClassEmbedder:
         """Where the embeddings of each task are kept."""
         if self.cache_dir is None:
             return {}
-        tower = hashlib.sha256()
-        for part in (model.text_backbone, model.text_neck):
-            tower.update(repr(part).encode())  # activation, heads: what weights do not tell
-            for name, value in part.state_dict().items():
-                tower.update(name.encode())
-                tower.update(value.cpu().contiguous().view(torch.uint8).numpy())
+        tower = digest_of(model.text_backbone, model.text_neck)
         files = {}
         for task, rows in members.items():
             digest = tower.copy()
@@ -146,7 +140,5 @@ def load_tensor(path: Path) -> Tensor | None:
 
 def save_tensor(value: Tensor, path: Path) -> None:
     """Write a file that is whole or not there, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    torch.save(value, part)
-    part.replace(path)
+    with whole_file(path) as part:
+        torch.save(value, part)

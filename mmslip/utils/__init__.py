@@ -1,3 +1,5 @@
+from mmslip.utils.digest import digest_of
+from mmslip.utils.files import whole_file
 from mmslip.utils.seed import mix_seed, seeded
 
-__all__ = ['mix_seed', 'seeded']
+__all__ = ['digest_of', 'mix_seed', 'seeded', 'whole_file']

@@ -32,8 +32,6 @@ from mmslip.engine import (
 )
 from mmslip.engine.hooks import retrieval_picture, step_seed, throughput
 
-GREEN = (44, 160, 44)
-
 
 def new_hub() -> MessageHub:
     return MessageHub.get_instance(f'hub-{uuid.uuid4()}')
@@ -117,37 +115,6 @@ def test_step_seed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len({draw[source] for draw in [base, *others]}) == 7
 
 
-def box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last row, first and last column of what is marked."""
-    rows, columns = np.nonzero(mask)
-    return rows.min(), rows.max(), columns.min(), columns.max()
-
-
-def test_picture_frames_right_images_green() -> None:
-    blue = np.full((20, 20, 3), (0, 0, 255), np.uint8)
-    red = np.full((20, 20, 3), (255, 0, 0), np.uint8)
-    picture = retrieval_picture._draw('title', [('a text', [(blue, True), (red, False)])])
-    assert picture.dtype == np.uint8
-    assert picture.shape == (150, 460, 3)
-    green = (picture == GREEN).all(-1)
-    inner, wrong = ((picture == colour).all(-1) for colour in ((0, 0, 255), (255, 0, 0)))
-    top, bottom, left, right = box(inner)
-    assert bottom - top > 40
-    # The frame lies close around the right image, on all four sides, and nowhere else.
-    near = np.array(box(green)) - (top, bottom, left, right)
-    assert (near[[0, 2]] < 0).all()
-    assert (near[[1, 3]] > 0).all()
-    assert (abs(near) <= 6).all()
-    assert green[(top + bottom) // 2].sum() >= 4
-    assert box(wrong)[2] > right + 5  # red stands to the right of blue
-
-    plain = retrieval_picture._draw('title', [('a text', [(blue, False), (red, False)])])
-    assert not (plain == GREEN).all(-1).any()
-    two_rows = retrieval_picture._draw('title', [('a', [(red, False)]), ('b', [(blue, True)])])
-    assert two_rows.shape == (250, 360, 3)
-    assert box((two_rows == GREEN).all(-1))[0] > box((two_rows == (255, 0, 0)).all(-1))[1]
-
-
 class Pictures:
     """A task whose image of index ``i`` is filled with ``i``."""
 
@@ -189,7 +156,7 @@ def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor)
 
 
 def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval_picture, '_draw', lambda title, rows: (title, rows))
+    monkeypatch.setattr(retrieval_picture, 'draw_sheet', lambda rows, title, size: (title, rows))
     scores = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
     hook = RetrievalPictureHook('val', num_queries=2, topk=3)
     # The second validation forgets the first, of other scores.
@@ -198,7 +165,10 @@ def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch)
     ((name, (title, rows), step),) = drawn
     assert (name, step) == ('retrieval_val', 30)
     assert title == 'text-to-image retrieval, val, epoch 2, step 30'
-    found = [(text, [(hit[0].flat[0], bool(hit[1])) for hit in hits]) for text, hits in rows]
+    found = [
+        (text, [(hit.picture.flat[0], hit.frame == 'tab:green') for hit in hits])
+        for text, hits in rows
+    ]
     assert found == [
         ('c0', [(1, True), (3, False), (2, True)]),
         ('c2', [(3, True), (1, False), (2, False)]),
@@ -206,7 +176,7 @@ def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_retrieval_over_fewer_images_than_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval_picture, '_draw', lambda title, rows: rows)
+    monkeypatch.setattr(retrieval_picture, 'draw_sheet', lambda rows, title, size: rows)
     ((_, rows, _),) = retrieval_run(RetrievalPictureHook('val', 2, 8), [0, 1, 2], torch.eye(3))
     assert [len(hits) for _, hits in rows] == [3, 3]
 

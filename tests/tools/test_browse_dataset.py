@@ -48,14 +48,14 @@ def test_rows_hold_pictures_and_captions(make_pairs: Callable) -> None:
     assert len(rows) == 3
     assert len({caption for caption, _ in rows}) == 3
     for caption, pictures in rows:
-        titles = [title for title, _ in pictures]
+        titles = [tile.title for tile in pictures]
         assert titles[1:] == ['CLIP view', 'SSL view 1', 'SSL view 2']
-        stored = pictures[0][1]
+        stored = pictures[0].picture
         assert titles[0] == f'stored, {stored.shape[1]} x {stored.shape[0]}'
         assert caption.startswith('shape ')
         # The same colours as the file: red is red.
-        for _, view in pictures[1:]:
-            np.testing.assert_array_equal(view, mmcv.imresize(stored, (20, 20)))
+        for tile in pictures[1:]:
+            np.testing.assert_array_equal(tile.picture, mmcv.imresize(stored, (20, 20)))
 
 
 def test_rows_of_a_stream(make_pairs: Callable, tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_rows_of_a_stream(make_pairs: Callable, tmp_path: Path) -> None:
     rows = browse_dataset.collect(cfg, number=4)  # two rounds
     captions = Counter(caption for caption, _ in rows)
     assert captions == {f'bild nr . {number} ist schön': 2 for number in (3, 5)}
-    for caption, ((title, stored), *views) in rows:
+    for caption, ((stored, title, _), *views) in rows:
         number = 3 if '3' in caption else 5
         assert title == f'stored, 20 x {12 + number}'
         np.testing.assert_array_equal(stored, mmcv.imfrombytes(picture(number))[..., ::-1])
-        for _, view in views:
-            np.testing.assert_array_equal(view, mmcv.imresize(stored, (20, 20)))
+        for tile in views:
+            np.testing.assert_array_equal(tile.picture, mmcv.imresize(stored, (20, 20)))
 
 
 def test_the_tool_writes_a_picture(make_pairs: Callable, monkeypatch, tmp_path: Path) -> None:

@@ -2,14 +2,10 @@
 
 import argparse
 import copy
-import textwrap
 from itertools import islice
-from pathlib import Path
 
 import mmcv
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
@@ -22,6 +18,7 @@ from mmslip.analysis import find_all, watch
 from mmslip.datasets import StreamDataset
 from mmslip.datasets.transforms.load_image import LoadImage
 from mmslip.registry import MODELS, TOKENIZERS
+from mmslip.utils.contact_sheet import Tile, draw_sheet
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,8 +35,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def collect(cfg: Config, number: int) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
-    """Caption and titled RGB pictures of the first samples that training will visit."""
+def collect(cfg: Config, number: int) -> list[tuple[str, list[Tile]]]:
+    """Captions and pictures of the first samples that training will visit."""
     loader_cfg = dict(copy.deepcopy(cfg.train_dataloader), num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(loader_cfg, seed=0)
     stored, items = read(loader, number)
@@ -56,8 +53,10 @@ def collect(cfg: Config, number: int) -> list[tuple[str, list[tuple[str, np.ndar
     for row, info in enumerate(stored):
         original = mmcv.bgr2rgb(LoadImage()(dict(info))['img'])
         height, width = original.shape[:2]
-        pictures = [(f'stored, {width} x {height}', original)]
-        pictures += [(title, to_picture(view[row], preprocessor)) for title, view in views.items()]
+        pictures = [Tile(original, f'stored, {width} x {height}')]
+        pictures += [
+            Tile(to_picture(view[row], preprocessor), title) for title, view in views.items()
+        ]
         caption = tokenizer.decode(inputs['text'][row]) if 'text' in inputs else ''
         rows.append((caption, pictures))
     return rows
@@ -80,26 +79,6 @@ def to_picture(view: Tensor, preprocessor: object) -> np.ndarray:
     return pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]], path: Path) -> None:
-    """Write the contact sheet: a row for each sample, captions on the left."""
-    columns = len(rows[0][1])
-    figure = Figure(figsize=(2.6 + 2 * columns, 2.2 * len(rows)), dpi=100, layout='constrained')
-    grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[2.6] + [2] * columns)
-    for row, (caption, pictures) in enumerate(rows):
-        label = figure.add_subplot(grid[row, 0])
-        label.set_axis_off()
-        # Captions may hold dollar signs, which are no formulas here.
-        text = textwrap.fill(textwrap.shorten(caption, 220, placeholder=' ...'), 30)
-        label.text(0.97, 0.5, text, ha='right', va='center', fontsize=9, parse_math=False)
-        for column, (title, picture) in enumerate(pictures, 1):
-            axes = figure.add_subplot(grid[row, column])
-            axes.imshow(picture, interpolation='nearest')
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(title if row == 0 or column == 1 else '', fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
-
-
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
@@ -108,7 +87,8 @@ def main() -> None:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
-    draw(collect(cfg, args.samples), Path(args.out))
+    sheet = draw_sheet(collect(cfg, args.samples))
+    mmcv.imwrite(mmcv.rgb2bgr(sheet), args.out)
     print(f'wrote {args.out}')
 
 

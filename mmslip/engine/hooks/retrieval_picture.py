@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -13,6 +10,7 @@ from mmpretrain.structures import DataSample
 from mmslip.datasets.base import load_picture
 from mmslip.evaluation.predictions import PredictionKeeper
 from mmslip.registry import HOOKS
+from mmslip.utils.contact_sheet import Tile, draw_sheet
 
 __all__ = ['RetrievalPictureHook']
 
@@ -68,33 +66,16 @@ class RetrievalPictureHook(Hook):
             (
                 text,
                 [
-                    (load_picture(part, int(found.index[row])), bool(found.label[row] == label))
+                    Tile(
+                        load_picture(part, int(found.index[row])),
+                        frame='tab:green' if found.label[row] == label else None,
+                    )
                     for row in found.best(query, self.topk)
                 ],
             )
             for query, (text, label) in enumerate(zip(found.texts, found.queries, strict=True))
         ]
         title = f'text-to-image retrieval, {self.task}, epoch {runner.epoch}, step {runner.iter}'
-        runner.visualizer.add_image(f'retrieval_{self.task}', _draw(title, rows), runner.iter)
-
-
-def _draw(title: str, rows: list[tuple[str, list[tuple[np.ndarray, bool]]]]) -> np.ndarray:
-    """Render rows of (text, [(RGB image, is right)]) to an RGB array."""
-    columns = len(rows[0][1])
-    # Without pyplot: no global state, no display, no open figure left behind.
-    figure = Figure(figsize=(2.6 + columns, 0.5 + len(rows)), dpi=100, layout='constrained')
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    grid = figure.add_gridspec(len(rows), columns + 1, width_ratios=[2.6] + [1] * columns)
-    for row, (text, hits) in enumerate(rows):
-        label = figure.add_subplot(grid[row, 0])
-        label.set_axis_off()
-        label.text(1, 0.5, text, ha='right', va='center', wrap=True, fontsize=9)
-        for column, (image, right) in enumerate(hits):
-            axes = figure.add_subplot(grid[row, column + 1])
-            axes.imshow(image)
-            axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set(color='tab:green' if right else 'lightgrey', linewidth=3 if right else 1)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        runner.visualizer.add_image(
+            f'retrieval_{self.task}', draw_sheet(rows, title, size=1), runner.iter
+        )
