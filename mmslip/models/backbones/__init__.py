@@ -1,4 +1,5 @@
+from mmslip.models.backbones.patch_dropout import PatchDropout
 from mmslip.models.backbones.text_transformer import TextTransformer, trim_text
 from mmslip.models.backbones.vision_transformer import VisionTransformer
 
-__all__ = ['TextTransformer', 'VisionTransformer', 'trim_text']
+__all__ = ['PatchDropout', 'TextTransformer', 'VisionTransformer', 'trim_text']
