@@ -17,6 +17,7 @@ REQUIREMENTS = [
     'mmpretrain>=1.2.0,<1.3',
     'numpy>=1.26',
     'Pillow>=10',
+    'safetensors>=0.4',
     'matplotlib>=3.7',
     'rich>=13',
     'jinja2>=3.1',
@@ -30,12 +31,21 @@ REQUIREMENTS = [
 EXTRAS = {
     'parquet': ['pyarrow>=14'],
     'stream': ['webdataset>=0.2.86'],
+    'timm': ['timm>=1.0'],
+    'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
     'tests': [
         'pytest>=8',
         'ruff>=0.9',
         'scikit-learn>=1.3',
         'pyarrow>=14',
         'webdataset>=0.2.86',
+        # What weights are converted from and to.
+        'timm>=1.0',
+        'open_clip_torch>=2.30',
+        'transformers>=4.50',
+        'onnx>=1.17',
+        'onnxscript>=0.5',
+        'onnxruntime>=1.20',
     ],
     # Only for making the emoji data set again.
     'converters': ['resvg-py>=0.1'],

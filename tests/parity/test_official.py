@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmslip.engine.checkpoint import load_checkpoint_file
 from mmslip.models import SLIP
-from mmslip.models.adapters import convert_official_slip
-from mmslip.models.adapters.official_slip import official_name_to_ours
+from mmslip.models.adapters import FAMILIES
+from mmslip.models.adapters.files import state_dict_of
 from mmslip.registry import MODELS
 
 KINDS = ('slip', 'clip', 'simclr')
@@ -79,8 +79,9 @@ def model(kind: str) -> SLIP:
         cfg.update(ssl=SSL)
     model = MODELS.build(cfg)
     checkpoint = load_checkpoint_file(find(f'{kind}_vit-tiny_official.pt'))
-    state_dict, unmapped = convert_official_slip(checkpoint['state_dict'])
-    assert unmapped == []
+    weights = state_dict_of(checkpoint)
+    state_dict, left_out = FAMILIES['official_slip'].to_mmslip(weights)
+    assert left_out == []
     model.load_state_dict(state_dict, strict=True)
     return model
 
@@ -157,7 +158,9 @@ def test_losses_accuracies_and_gradients(kind, model, expected):
     norms = {name: arrays[name] for name in arrays.files if name.startswith('train/grad_norm/')}
     assert len(norms) == len(parameters)
     for name, norm in norms.items():
-        grad = parameters[official_name_to_ours(name.removeprefix('train/grad_norm/'))].grad
+        official = name.removeprefix('train/grad_norm/')
+        (ours,), _ = FAMILIES['official_slip'].to_mmslip({official: torch.zeros(1)})
+        grad = parameters[ours].grad
         # A bias in front of a batch norm has no gradient but rounding noise, hence the floor.
         assert float(grad.norm()) == pytest.approx(float(norm), rel=1e-4, abs=1e-6), name
 

@@ -1,67 +1,81 @@
-"""State dicts of the official SLIP repository in the names of mmslip."""
+"""Weights of the official SLIP repository: its SLIP, CLIP and SimCLR models."""
 
-import re
-from collections.abc import Mapping
+import argparse
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ['convert_official_slip']
+from mmslip.models.adapters.facts import Facts
+from mmslip.models.adapters.family import Family, require
+from mmslip.models.adapters.rules import Rule, clip_text_rules, timm_vit_rules
 
-# (official name, ours), tried in order on the name without its 'module.' prefix.
-_RULES = [
-    (r'visual\.patch_embed\.proj\.(.*)', r'backbone.patch_embed.projection.\1'),
-    (r'visual\.blocks\.(\d+)\.norm([12])\.(.*)', r'backbone.layers.\1.ln\2.\3'),
-    (r'visual\.blocks\.(\d+)\.attn\.(.*)', r'backbone.layers.\1.attn.\2'),
-    (r'visual\.blocks\.(\d+)\.mlp\.fc1\.(.*)', r'backbone.layers.\1.ffn.layers.0.0.\2'),
-    (r'visual\.blocks\.(\d+)\.mlp\.fc2\.(.*)', r'backbone.layers.\1.ffn.layers.1.\2'),
-    (r'visual\.norm\.(.*)', r'backbone.ln1.\1'),
-    (r'visual\.(cls_token|pos_embed)', r'backbone.\1'),
-    (r'image_projection', r'neck.weight'),
-    (r'text_projection', r'text_neck.weight'),
-    (r'logit_scale', r'head.logit_scale'),
-    (r'positional_embedding', r'text_backbone.pos_embed'),
-    (r'(token_embedding|ln_final)\.(.*)', r'text_backbone.\1.\2'),
-    (
-        r'transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)',
-        r'text_backbone.layers.\1.qkv.\2',
-    ),
-    (r'transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.*)', r'text_backbone.layers.\1.proj.\2'),
-    (r'transformer\.resblocks\.(\d+)\.ln_([12])\.(.*)', r'text_backbone.layers.\1.ln\2.\3'),
-    (r'transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.*)', r'text_backbone.layers.\1.fc1.\2'),
-    (r'transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.*)', r'text_backbone.layers.\1.fc2.\2'),
-    (r'image_mlp\.layer1\.(.*)', r'ssl.neck.fc0.\1'),
-    (r'image_mlp\.bn1\.(.*)', r'ssl.neck.bn0.\1'),
-    (r'image_mlp\.layer2\.(.*)', r'ssl.neck.fc1.\1'),
-    (r'image_mlp\.bn2\.(.*)', r'ssl.neck.bn1.\1'),
-    (r'image_mlp\.layer3\.(.*)', r'ssl.neck.fc2.\1'),
-]
+__all__ = ['OfficialSLIP']
+
+# Width to attention heads: ViT-S is MoCo v3's, with 12 heads.
+_HEADS = {384: 12, 768: 12, 1024: 16}
+_SIZES = {384: 'S', 768: 'B', 1024: 'L'}
 
 
-def convert_official_slip(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename an official SLIP, CLIP or SimCLR state dict.
+class OfficialSLIP(Family):
+    """The official SLIP code (Mu et al., arXiv 2112.12750).
 
-    Args:
-        state_dict: As published, with or without the ``module.`` prefix.
-
-    Returns:
-        The state dict of the matching :class:`mmslip.models.SLIP`, and the names that have no
-        counterpart here.
+    Its files do not tell the number of heads; the three published widths fix it. GELU in the image
+    tower, QuickGELU in the text tower, ImageNet's mean and standard deviation.
     """
-    converted, unmapped = {}, []
-    for name, value in state_dict.items():
-        name = name.removeprefix('module.')
-        ours = official_name_to_ours(name)
-        if ours is None:
-            unmapped.append(name)
-        else:
-            converted[ours] = value.reshape(1) if name == 'logit_scale' else value
-    return converted, unmapped
 
+    name = 'official_slip'
+    title = 'the official SLIP code'
+    rules = (
+        *timm_vit_rules('visual.'),
+        *clip_text_rules(),
+        Rule('image_projection', 'neck.weight'),
+        Rule('image_mlp.layer1.{p}', 'ssl.neck.fc0.{p}'),
+        Rule('image_mlp.bn1.{rest}', 'ssl.neck.bn0.{rest}'),
+        Rule('image_mlp.layer2.{p}', 'ssl.neck.fc1.{p}'),
+        Rule('image_mlp.bn2.{rest}', 'ssl.neck.bn1.{rest}'),
+        Rule('image_mlp.layer3.{p}', 'ssl.neck.fc2.{p}'),
+    )
 
-def official_name_to_ours(name: str) -> str | None:
-    """Our name of an official parameter (without ``module.``), ``None`` where there is none."""
-    for pattern, replacement in _RULES:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return match.expand(replacement)
-    return None
+    def recognise(self, names: Collection[str]) -> bool:
+        return 'visual.cls_token' in names and 'visual.patch_embed.proj.weight' in names
+
+    def facts(
+        self,
+        weights: Mapping[str, Tensor],
+        description: Mapping[str, Any] | None,
+        activation: str | None,
+    ) -> Facts:
+        width = weights['backbone.cls_token'].shape[-1]
+        text_width = weights.get('text_neck.weight', weights['backbone.cls_token']).shape[0]
+        if width not in _HEADS or ('text_neck.weight' in weights and text_width != 512):
+            raise ValueError(
+                f'A model {width} wide is none of the official ones (384, 768, 1024, with text '
+                'towers 512 wide), so its attention heads are not known: give a mmslip config of '
+                'it with --config.'
+            )
+        return Facts.from_weights(
+            weights,
+            heads=_HEADS[width],
+            activation='gelu',
+            eps=1e-6,
+            text_heads=8,
+            text_activation='quick_gelu',
+        )
+
+    def check(self, facts: Facts) -> None:
+        vision = dict(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
+        require(self.title, facts.vision, **vision)
+        if facts.text is not None:
+            require(self.title, facts.text, activation='quick_gelu')
+
+    def checkpoint(self, weights: dict[str, Tensor], facts: Facts) -> dict:
+        """As the official code writes it; ``args`` names its model."""
+        kind = 'SIMCLR' if facts.text is None else 'SLIP' if facts.ssl else 'CLIP'
+        size = _SIZES.get(facts.vision.width, '?')
+        hidden, out = facts.ssl or (4096, 256)
+        args = argparse.Namespace(
+            model=f'{kind}_VIT{size}{facts.vision.patch_size}', ssl_mlp_dim=hidden, ssl_emb_dim=out
+        )
+        state_dict = {f'module.{name}': value for name, value in weights.items()}
+        return dict(epoch=0, state_dict=state_dict, best_acc1=0.0, args=args)

@@ -1,0 +1,125 @@
+"""Reading and writing of weights: PyTorch files, safetensors, folders; never code."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = ['find_weights', 'read_weights', 'state_dict_of', 'write_weights']
+
+# What folders of weights hold, the better first.
+_IN_FOLDERS = (
+    'model.safetensors',
+    'open_clip_model.safetensors',
+    'model.safetensors.index.json',
+    'open_clip_pytorch_model.bin',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+    'model.pth',
+)
+
+
+def find_weights(path: Path) -> Path:
+    """``path`` itself, or the file of weights in a folder.
+
+    Raises:
+        FileNotFoundError: The folder has none.
+    """
+    if not path.is_dir():
+        return path
+    for name in _IN_FOLDERS:
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f'{path} holds none of {", ".join(_IN_FOLDERS)}.')
+
+
+def read_weights(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint, a ``.safetensors`` file or a folder of either, without running code.
+
+    Args:
+        path: A file or a folder; of several files in it, one with an index of its parts as well.
+        map_location: Where the tensors go, as in :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RuntimeError: It is damaged, or holds what would have to run code.
+    """
+    from mmslip.engine.checkpoint import load_checkpoint_file
+
+    path = find_weights(Path(path).expanduser())
+    if path.name.endswith('.index.json'):
+        return _read_parts(path, map_location)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, map_location)
+    if _is_torchscript(path):
+        raise RuntimeError(
+            f'{path} is a TorchScript archive, which holds code; mmslip runs none. If you trust '
+            'it, take the weights out with torch.save(torch.jit.load(PATH, '
+            "map_location='cpu').state_dict(), NEW_PATH) and use the new file."
+        )
+    return load_checkpoint_file(path, map_location)
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without the ``module.`` of distributed training.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    weights = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise ValueError(f'There are no weights among its keys {", ".join(map(str, checkpoint))}.')
+    if all(name.startswith('module.') for name in weights):
+        weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+    return weights
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a ``.safetensors`` file; it appears whole or not at all."""
+    # Parts of one tensor would be written as views of it, which the format refuses.
+    own = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+    temporary = path.with_name(f'.{path.name}.tmp')
+    save_file(own, temporary, metadata={'format': 'pt'})  # without which transformers refuses it
+    temporary.replace(path)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no checkpoint {path}: check the path.')
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RuntimeError(f'{path} cannot be read: it is damaged. ({error})') from error
+    if map_location in (None, 'cpu'):
+        return weights
+    return {name: value.to(torch.device(map_location)) for name, value in weights.items()}
+
+
+def _read_parts(path: Path, map_location: Any) -> dict[str, Tensor]:
+    index = json.loads(path.read_text(encoding='utf-8'))['weight_map']
+    weights = {}
+    for part in sorted(set(index.values())):
+        if Path(part).name != part:
+            raise RuntimeError(f'{path} names a file outside its folder: {part}')
+        weights.update(read_weights(path.with_name(part), map_location))
+    missing = sorted(index.keys() - weights.keys())
+    if missing:
+        raise RuntimeError(f'The files of {path} lack {", ".join(missing[:5])}.')
+    return weights
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())

@@ -1,0 +1,400 @@
+"""Weights of other libraries: embeddings before and after, in both directions, bit for bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from mmengine.config import Config
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmslip.models.adapters import FAMILIES, Facts, export_weights, import_weights, recognise
+from mmslip.models.adapters.facts import CLIP_PIXELS, Text, Vision
+from mmslip.registry import MODELS
+
+DATA = Path(__file__).parents[1] / 'data'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+VOCAB, CONTEXT, SIDE, WIDTH, TEXT_WIDTH, DIM = 99, 16, 32, 128, 64, 24
+CLIP_VISION = Vision(
+    width=WIDTH,
+    layers=2,
+    heads=2,
+    mlp_width=512,
+    patch_size=8,
+    image_size=SIDE,
+    activation='quick_gelu',
+    eps=1e-5,
+    pre_norm=True,
+    patch_bias=False,
+    qkv_bias=True,
+)
+CLIP_TEXT = Text(VOCAB, CONTEXT, TEXT_WIDTH, layers=2, heads=1, activation='quick_gelu')
+CLIP = Facts(CLIP_VISION, CLIP_TEXT, DIM, pixels=CLIP_PIXELS)
+
+
+def shake(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Move every weight away from its initial value, so that none can be mistaken for another."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for param in model.parameters():
+            param.normal_(0, 0.15, generator=generator)
+            if param.dim() == 1 and param.numel() > 1:
+                param.add_(0.5)
+    return model.eval()
+
+
+def images(side: int = SIDE) -> Tensor:
+    return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def texts() -> Tensor:
+    """Token ids that end, as all captions do, with the highest id of the vocabulary."""
+    text = torch.randint(1, VOCAB - 2, (4, CONTEXT), generator=torch.Generator().manual_seed(2))
+    for row, end in enumerate((CONTEXT - 1, 3, 7, 1)):
+        text[row, 0], text[row, end], text[row, end + 1 :] = VOCAB - 2, VOCAB - 1, 0
+    return text
+
+
+def load(folder: Path) -> nn.Module:
+    """Build the model that a converted folder describes, with its weights and no others."""
+    model = MODELS.build(Config.fromfile(folder / 'config.py').model)
+    model.load_state_dict(load_file(folder / 'model.safetensors'), strict=True)
+    return model.eval()
+
+
+def random_slip(facts: Facts) -> nn.Module:
+    return shake(MODELS.build(facts.config()))
+
+
+def save(model: nn.Module, facts: Facts, folder: Path) -> Path:
+    """Write a mmslip model as the converter does."""
+    folder.mkdir()
+    save_file(model.state_dict(), folder / 'model.safetensors')
+    Config(dict(model=facts.config())).dump(folder / 'config.py')
+    return folder
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    assert actual.shape == expected.shape
+    assert expected.std() > 0.05  # or closeness would say nothing
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+# The peers: each writes its model as its library does and gives its embeddings.
+
+
+def open_clip_config(**changes: object) -> dict:
+    vision = dict(image_size=SIDE, layers=2, width=WIDTH, patch_size=8)
+    text = dict(context_length=CONTEXT, vocab_size=VOCAB, width=TEXT_WIDTH, heads=1, layers=2)
+    return dict(embed_dim=DIM, quick_gelu=True, vision_cfg=vision, text_cfg=text) | changes
+
+
+def write_open_clip(folder: Path, custom: bool = False, **changes: object) -> tuple:
+    model = pytest.importorskip('open_clip.model')
+    cfg = open_clip_config(**changes)
+    peer = shake((model.CustomTextCLIP if custom else model.CLIP)(**cfg))
+    folder.mkdir()
+    save_file(peer.state_dict(), folder / 'open_clip_model.safetensors')
+    (folder / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg=cfg)))
+    return peer, peer.encode_image, peer.encode_text
+
+
+def hugging_face_model(act: str = 'quick_gelu', end: int = VOCAB - 1) -> nn.Module:
+    transformers = pytest.importorskip('transformers')
+    common = dict(num_hidden_layers=2, hidden_act=act)
+    vision = dict(hidden_size=WIDTH, intermediate_size=512, num_attention_heads=2, **common)
+    text = dict(hidden_size=TEXT_WIDTH, intermediate_size=256, num_attention_heads=1, **common)
+    vision.update(image_size=SIDE, patch_size=8)
+    text.update(vocab_size=VOCAB, max_position_embeddings=CONTEXT, eos_token_id=end)
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)
+    return shake(transformers.CLIPModel(config))
+
+
+def write_hugging_face(folder: Path, shard: str = '5GB', **changes: object) -> tuple:
+    peer = hugging_face_model(**changes)
+    peer.save_pretrained(folder, max_shard_size=shard)
+    return peer, *hugging_face_embeddings(peer)
+
+
+def hugging_face_embeddings(peer: nn.Module) -> tuple[Callable, Callable]:
+    """``get_image_features`` returns different things in different releases; this does not."""
+
+    def image(x: Tensor) -> Tensor:
+        return peer.visual_projection(peer.vision_model(x).pooler_output)
+
+    def text(x: Tensor) -> Tensor:
+        return peer.text_projection(peer.text_model(x).pooler_output)
+
+    return image, text
+
+
+PEERS = {
+    'open_clip': write_open_clip,
+    'open_clip, GELU': lambda folder: write_open_clip(folder, quick_gelu=False),
+    'open_clip, own text class': lambda folder: write_open_clip(folder, custom=True),
+    'open_clip, sigmoid loss': lambda folder: write_open_clip(folder, init_logit_bias=-10.0),
+    'hugging_face': write_hugging_face,
+    'hugging_face, GELU': lambda folder: write_hugging_face(folder, act='gelu'),
+    'hugging_face, old end of text': lambda folder: write_hugging_face(folder, end=2),
+    'hugging_face, in parts': lambda folder: write_hugging_face(folder, shard='200KB'),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('peer', PEERS)
+def test_embeddings_of_a_foreign_model(peer: str, tmp_path: Path) -> None:
+    model, encode_image, encode_text = PEERS[peer](tmp_path / 'peer')
+    imported = import_weights(tmp_path / 'peer')
+    assert imported.family.name == peer.split(',')[0]
+    assert imported.left_out == []
+    assert imported.facts.text.activation == ('gelu' if 'GELU' in peer else 'quick_gelu')
+    if 'in parts' in peer:
+        assert len(list((tmp_path / 'peer').glob('*.safetensors'))) > 2
+
+    assert export_weights(imported, tmp_path / 'ours') == []
+    ours = load(tmp_path / 'ours')
+    assert_close(ours.encode_image(images()), encode_image(images()))
+    assert_close(ours.encode_text(texts()), encode_text(texts()))
+    assert ours.head.logit_scale.item() == model.logit_scale.item()
+    # The mean and standard deviation that CLIP was trained with come along.
+    mean = torch.tensor(CLIP_PIXELS[0]) * 255
+    torch.testing.assert_close(ours.data_preprocessor.mean.flatten(), mean)
+
+    # And back: nothing was lost on the way.
+    export_weights(import_weights(tmp_path / 'ours'), tmp_path / 'back', imported.family.name)
+    (back,) = (tmp_path / 'back').glob('*.safetensors')
+    state_dict = {name.removeprefix('text.'): x for name, x in model.state_dict().items()}
+    assert_same(load_file(back), state_dict)
+
+
+@torch.no_grad()
+def test_quick_gelu_and_gelu_are_told_apart(tmp_path: Path) -> None:
+    """The test above would notice a wrong activation."""
+    _, encode_image, encode_text = write_open_clip(tmp_path / 'peer')
+    config = json.loads((tmp_path / 'peer' / 'open_clip_config.json').read_text())
+    config['model_cfg']['quick_gelu'] = False
+    (tmp_path / 'wrong.json').write_text(json.dumps(config))
+    export_weights(
+        import_weights(tmp_path / 'peer', config=tmp_path / 'wrong.json'), tmp_path / 'ours'
+    )
+    ours = load(tmp_path / 'ours')
+    assert (ours.encode_image(images()) - encode_image(images())).abs().max() > 1e-3
+    assert (ours.encode_text(texts()) - encode_text(texts())).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_ours_in_open_clip(tmp_path: Path) -> None:
+    open_clip = pytest.importorskip('open_clip')
+    ours = random_slip(CLIP)
+    imported = import_weights(save(ours, CLIP, tmp_path / 'ours'))
+    export_weights(imported, tmp_path / 'theirs', 'open_clip')
+    peer = open_clip.create_model(f'local-dir:{tmp_path / "theirs"}').eval()
+    assert_close(peer.encode_image(images()), ours.encode_image(images()))
+    assert_close(peer.encode_text(texts()), ours.encode_text(texts()))
+    assert peer.visual.preprocess_cfg['mean'] == pytest.approx(CLIP_PIXELS[0])
+
+
+@torch.no_grad()
+def test_ours_in_openai_layout(tmp_path: Path) -> None:
+    """The state dict alone makes the model: sizes by shape, heads 64 wide, QuickGELU."""
+    model = pytest.importorskip('open_clip.model')
+    ours = random_slip(CLIP)
+    imported = import_weights(save(ours, CLIP, tmp_path / 'ours'))
+    export_weights(imported, tmp_path / 'theirs', 'openai', pth=True)
+    state_dict = torch.load(tmp_path / 'theirs' / 'model.pth', weights_only=True)
+    assert (state_dict['input_resolution'], state_dict['vocab_size']) == (SIDE, VOCAB)
+    peer = model.build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None).float()
+    # That function makes half floats of most weights; give them back their digits.
+    del state_dict['input_resolution'], state_dict['vocab_size'], state_dict['context_length']
+    peer.load_state_dict(state_dict)
+    assert_close(peer.encode_image(images()), ours.encode_image(images()))
+    assert_close(peer.encode_text(texts()), ours.encode_text(texts()))
+
+    again = import_weights(tmp_path / 'theirs' / 'model.pth')
+    assert again.family.name == 'openai'
+    assert again.facts == imported.facts
+    assert_same(again.weights, ours.state_dict())
+    assert again.left_out == ['input_resolution', 'context_length', 'vocab_size']
+
+
+@torch.no_grad()
+def test_ours_in_hugging_face(tmp_path: Path) -> None:
+    transformers = pytest.importorskip('transformers')
+    ours = random_slip(CLIP)
+    imported = import_weights(save(ours, CLIP, tmp_path / 'ours'))
+    export_weights(imported, tmp_path / 'theirs', 'hugging_face')
+    peer, info = transformers.CLIPModel.from_pretrained(
+        tmp_path / 'theirs', output_loading_info=True
+    )
+    assert not any(info.values())
+    image, text = hugging_face_embeddings(peer.eval())
+    assert_close(image(images()), ours.encode_image(images()))
+    assert_close(text(texts()), ours.encode_text(texts()))
+    pixels = json.loads((tmp_path / 'theirs' / 'preprocessor_config.json').read_text())
+    assert pixels['image_mean'] == pytest.approx(CLIP_PIXELS[0])
+    assert pixels['crop_size'] == dict(height=SIDE, width=SIDE)
+    assert import_weights(tmp_path / 'theirs').facts == imported.facts
+
+
+TIMM = dict(depth=2, img_size=32, patch_size=8, num_classes=7)
+TIMM.update(embed_dim=48, num_heads=3)
+
+
+def timm_vit(architecture: str, **arguments: object) -> tuple[nn.Module, ModuleType]:
+    timm = pytest.importorskip('timm')
+    return shake(timm.create_model(architecture, **(TIMM | arguments))), timm
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'architecture',
+    [
+        'vit_base_patch16_224',
+        'vit_base_patch16_clip_224',
+        'vit_base_patch16_clip_quickgelu_224',
+    ],
+)
+def test_timm(architecture: str, tmp_path: Path) -> None:
+    peer, timm = timm_vit(architecture)
+    timm.models.save_for_hf(peer, tmp_path / 'peer', model_args=TIMM, safe_serialization=True)
+    imported = import_weights(tmp_path / 'peer')
+    assert imported.family.name == 'timm'
+    assert sorted(imported.left_out) == ['head.bias', 'head.weight']
+
+    export_weights(imported, tmp_path / 'ours')
+    ours = load(tmp_path / 'ours')
+    expected = peer.forward_head(peer.forward_features(images()), pre_logits=True)
+    assert_close(ours.backbone(images())[-1], expected)
+    mean = torch.tensor(peer.pretrained_cfg['mean']) * 255
+    torch.testing.assert_close(ours.data_preprocessor.mean.flatten(), mean)
+
+    back = import_weights(tmp_path / 'ours', family='mmslip')
+    export_weights(back, tmp_path / 'back', 'timm')
+    again = timm.create_model(f'local-dir:{tmp_path / "back"}', pretrained=True).eval()
+    assert_close(again(images()), expected)
+    # Without its classifier, everything is as it was.
+    peer.reset_classifier(0)
+    assert_same(load_file(tmp_path / 'back' / 'model.safetensors'), peer.state_dict())
+
+
+@torch.no_grad()
+def test_slip_in_open_clip_and_timm(tmp_path: Path) -> None:
+    """SLIP's image tower has no norm in front: for open_clip it is one of timm's."""
+    open_clip = pytest.importorskip('open_clip')
+    vision = dict(width=192, layers=12, heads=3, mlp_width=768, patch_size=16, image_size=224)
+    vision.update(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
+    facts = Facts(Vision(**vision), CLIP_TEXT, DIM)
+    ours = random_slip(facts)
+    imported = import_weights(save(ours, facts, tmp_path / 'ours'))
+    export_weights(imported, tmp_path / 'open_clip', 'open_clip')
+    peer = open_clip.create_model(f'local-dir:{tmp_path / "open_clip"}').eval()
+    assert_close(peer.encode_image(images(224)), ours.encode_image(images(224)))
+    assert_close(peer.encode_text(texts()), ours.encode_text(texts()))
+    again = import_weights(tmp_path / 'open_clip')
+    assert again.facts == imported.facts
+    assert_same(again.weights, ours.state_dict())
+
+    left_out = export_weights(imported, tmp_path / 'timm', 'timm')
+    assert set(left_out) == {name for name in ours.state_dict() if name[:9] != 'backbone.'}
+    timm = pytest.importorskip('timm')
+    tower = timm.create_model(f'local-dir:{tmp_path / "timm"}', pretrained=True).eval()
+    assert_close(tower(images(224)), ours.backbone(images(224))[-1])
+
+
+@pytest.mark.parametrize('kind', ['slip', 'clip', 'simclr'])
+@pytest.mark.parametrize('module', [True, False])
+def test_official(kind: str, module: bool, tmp_path: Path) -> None:
+    """Each kind of the official code; its own numbers are compared in ``tests/parity``."""
+    source = torch.load(DATA / 'slip_vit-tiny_official.pt', weights_only=False)['state_dict']
+    part = dict(slip='', clip='image_mlp', simclr='visual image_mlp')[kind].split()
+    weights = {
+        name.removeprefix('module.'): value
+        for name, value in source.items()
+        if kind == 'slip' or any(word in name for word in part) == (kind == 'simclr')
+    }
+    prefix = 'module.' * module
+    named = {prefix + name: value for name, value in weights.items()}
+    torch.save(dict(epoch=1, state_dict=named), tmp_path / 'official.pt')
+    (tmp_path / 'tiny.py').write_text(tiny_config(kind))
+    imported = import_weights(tmp_path / 'official.pt', config=tmp_path / 'tiny.py')
+    assert imported.family.name == 'official_slip'
+    assert imported.left_out == []
+    assert (imported.facts.ssl is None) == (kind == 'clip')
+
+    export_weights(imported, tmp_path / 'ours')
+    again = import_weights(tmp_path / 'ours')
+    assert again.facts == imported.facts
+    export_weights(again, tmp_path / 'back', 'official_slip', pth=True)
+    back = torch.load(tmp_path / 'back' / 'model.pth', weights_only=False)
+    assert_same(back['state_dict'], {f'module.{name}': x for name, x in weights.items()})
+    assert back['args'].model.startswith(kind.upper() + '_VIT')
+    if kind != 'clip':
+        assert (back['args'].ssl_mlp_dim, back['args'].ssl_emb_dim) == (64, 16)
+
+
+def tiny_config(kind: str) -> str:
+    vision = dict(width=48, layers=2, heads=3, mlp_width=192, patch_size=8, image_size=32)
+    vision.update(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
+    text = None if kind == 'simclr' else Text(512, 77, 32, 2, 4, 'quick_gelu')
+    ssl = None if kind == 'clip' else (64, 16)
+    return f'model = {Facts(Vision(**vision), text, text and 24, ssl).config()!r}'
+
+
+@pytest.mark.parametrize(('size', 'heads'), [('s', 12), ('b', 12), ('l', 16)])
+@pytest.mark.parametrize('kind', ['slip', 'clip', 'simclr'])
+def test_published_sizes_of_official_slip(kind: str, size: str, heads: int) -> None:
+    cfg = Config.fromfile(CONFIGS / kind / f'{kind}_vit-{size}16_yfcc15m.py').model
+    with torch.device('meta'):
+        wanted = MODELS.build(cfg).state_dict()
+    family = FAMILIES['official_slip']
+    theirs, left_out = family.from_mmslip(wanted, Facts.from_config(cfg, cfg.data_preprocessor))
+    assert left_out == []
+    assert recognise(theirs) is family
+    ours, _ = family.to_mmslip(theirs)
+    facts = family.facts(ours, None, None)
+    assert facts.vision.heads == heads
+    if kind != 'simclr':
+        assert (facts.text.heads, facts.text.activation) == (8, 'quick_gelu')
+    assert facts.vision.activation == 'gelu'
+    with torch.device('meta'):
+        built = MODELS.build(facts.config()).state_dict()
+    assert shapes(built) == shapes(ours) == shapes(wanted)
+
+
+@pytest.mark.parametrize('name', ['ViT-B-32', 'ViT-B-16', 'ViT-L-14'])
+@pytest.mark.parametrize('activation', ['gelu', 'quick_gelu'])
+def test_published_sizes_of_clip(name: str, activation: str) -> None:
+    open_clip = pytest.importorskip('open_clip')
+    quick = activation == 'quick_gelu'
+    cfg = open_clip.get_model_config(name + '-quickgelu' * quick)
+    with torch.device('meta'):
+        peer = open_clip.model.CLIP(**cfg)
+    theirs = peer.state_dict()
+    family = recognise(theirs)
+    assert family.name == 'open_clip'
+    ours, left_out = family.to_mmslip(theirs)
+    assert left_out == []
+    described = family.facts(ours, dict(model_cfg=cfg), None)
+    # Bare weights of these sizes need the activation alone; OpenAI's not even that.
+    assert family.facts(ours, None, activation) == described
+    assert (FAMILIES['openai'].facts(ours, None, None) == described) == quick
+    assert described.vision.activation == described.text.activation == activation
+    with torch.device('meta'):
+        built = MODELS.build(described.config())
+    assert shapes(built.state_dict()) == shapes(ours)
+    assert built.text_backbone.layers[0].num_heads == peer.transformer.resblocks[0].attn.num_heads
+    heads = peer.visual.transformer.resblocks[0].attn.num_heads
+    assert built.backbone.layers[0].attn.num_heads == heads
+
+
+def shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
