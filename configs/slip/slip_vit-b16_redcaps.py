@@ -60,7 +60,7 @@ train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipel
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmslip.NoDecay1dOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-8),
+    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-8, fused=True),
 )
 param_scheduler = [
     # The first epoch: from 1e-6 to lr in even steps, one an iteration.
