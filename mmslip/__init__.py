@@ -1,10 +1,11 @@
 """mmslip: SLIP, CLIP and SimCLR pre-training on mmengine and mmpretrain."""
 
-from importlib import metadata
+from importlib import import_module, metadata
+from typing import Any
 
 from mmslip.version import __version__
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'get_model', 'init_model', 'list_models']
 
 
 def _keep_mmpretrain_importable() -> None:
@@ -27,3 +28,10 @@ def _keep_mmpretrain_importable() -> None:
 
 
 _keep_mmpretrain_importable()
+
+
+def __getattr__(name: str) -> Any:
+    """Import the functions of :mod:`mmslip.apis` when they are asked for: it needs PyTorch."""
+    if name in ('get_model', 'init_model', 'list_models'):
+        return getattr(import_module('mmslip.apis'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

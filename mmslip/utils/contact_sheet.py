@@ -62,11 +62,17 @@ def draw_sheet(
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(tile.picture, interpolation='nearest')
             axes.set(xticks=[], yticks=[])
-            axes.set_title(tile.title, **style)
+            axes.set_title(_cut(tile.title, round(14 * size)), **style)
             for spine in axes.spines.values():
                 spine.set(color=tile.frame or 'lightgrey', linewidth=3 if tile.frame else 1)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _cut(text: str, width: int) -> str:
+    """Without its middle where it is too long: file names differ at their ends."""
+    half = width // 2
+    return text if len(text) <= width else f'{text[:half]} ... {text[-half:]}'
 
 
 def _wrap(text: str) -> str:

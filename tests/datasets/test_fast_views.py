@@ -198,13 +198,13 @@ def test_what_is_decoded_at_once() -> None:
     assert turned.shape == (60, 40, 3)
     png = cv2.imencode('.png', picture(40, 60))[1].tobytes()
     np.testing.assert_array_equal(load(png)['img'], picture(40, 60))
-    with pytest.raises(ValueError, match=r'a.jpg \(sample 3, 9 bytes\) is not an image'):
+    with pytest.raises(ValueError, match=r'a.jpg, sample 3 \(9 bytes\) is not an image'):
         load(b'\xff\xd8\xffnothing'[:9])
 
 
 def test_damage_found_late_names_the_sample() -> None:
-    source = EncodedImage(b'nothing', (40, 60), 'a.jpg (sample 3')
-    with pytest.raises(ValueError, match=r'a.jpg \(sample 3, 7 bytes\) is not an image'):
+    source = EncodedImage(b'nothing', (40, 60), 'a.jpg, sample 3')
+    with pytest.raises(ValueError, match=r'a.jpg, sample 3 \(7 bytes\) is not an image'):
         RandomResizedCrop(8)(dict(img=source))
 
 

@@ -223,11 +223,11 @@ def test_unreadable_image_is_named(make_pairs: Callable[..., Path], content: byt
         pipeline=[dict(type='mmslip.LoadImage')],
         max_bad_share=0,
     )
-    message = rf'01.png \(sample 1, {len(content)} bytes\) is not an image .* replace the file'
+    message = rf'01.png, sample 1 \({len(content)} bytes\) is not an image .* replace the file'
     with pytest.raises(ValueError, match=message) as caught:
         ImageTextDataset('pairs.jsonl', **kwargs)[1]
     assert str(caught.value).startswith(str(image))
     image.unlink()
     with pytest.raises(FileNotFoundError, match='check `data_root` and `data_prefix`') as caught:
         ImageTextDataset('pairs.jsonl', **kwargs)[1]
-    assert f'{image} (sample 1)' in str(caught.value)
+    assert f'{image}, sample 1' in str(caught.value)

@@ -250,7 +250,7 @@ def test_file_and_bytes_decode_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('content', [b'', b'text', encode(Image.new('RGB', (9, 9)))[:40]])
 def test_bytes_that_are_no_image(content: bytes) -> None:
-    message = rf'shard.tar:7 \(sample 3, {len(content)} bytes\) is not an image .* replace the file'
+    message = rf'shard.tar:7, sample 3 \({len(content)} bytes\) is not an image .* replace the file'
     with pytest.raises(ValueError, match=message):
         load(content)
 

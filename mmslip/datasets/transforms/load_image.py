@@ -90,12 +90,13 @@ class LoadImage(BaseTransform):
 
     def _read(self, results: dict) -> np.ndarray | EncodedImage:
         name = results.get('img_name') or results['img_path']
-        label = f'{name} (sample {results.get("sample_idx")}'
+        number = results.get('sample_idx')
+        label = name if number is None else f'{name}, sample {number}'
         content = results.pop('img_bytes', None)
         if content is None:
             if not Path(name).is_file():
                 raise MissingImageError(
-                    f'There is no image {label}): check `data_root` and `data_prefix` of the data '
+                    f'There is no image {label}: check `data_root` and `data_prefix` of the data '
                     'set, or remove the row.'
                 )
             content = Path(name).read_bytes()
@@ -110,6 +111,6 @@ class LoadImage(BaseTransform):
 
 def _not_an_image(label: str, content: bytes, reason: str) -> BadSampleError:
     return BadSampleError(
-        f'{label}, {len(content)} bytes) is not an image that can be decoded ({reason}): replace '
+        f'{label} ({len(content)} bytes) is not an image that can be decoded ({reason}): replace '
         'the file or remove the sample.'
     )
