@@ -9,6 +9,7 @@ from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -22,6 +23,7 @@ __all__ = [
     'HOOKS',
     'METRICS',
     'MODELS',
+    'MODEL_WRAPPERS',
     'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TOKENIZERS',
@@ -35,6 +37,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'mmslip.models')
+MODEL_WRAPPERS = _child(MMENGINE_MODEL_WRAPPERS, 'mmslip.engine')
 DATASETS = _child(MMENGINE_DATASETS, 'mmslip.datasets')
 DATA_SAMPLERS = _child(MMENGINE_DATA_SAMPLERS, 'mmslip.datasets')
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'mmslip.datasets.transforms')

@@ -1,9 +1,15 @@
-from mmslip.engine import checkpoint  # noqa: F401  (registers the safe checkpoint loader)
+from mmslip.engine import checkpoint, storage  # noqa: F401  (register the loader and the backend)
 from mmslip.engine.hooks import (
+    AutoResumeHook,
     BadSampleHook,
+    CompileHook,
     CompleteWeightsHook,
+    DeferredRuntimeInfoHook,
     EvaluationRecordHook,
+    GradientCheckpointHook,
+    InstabilityHook,
     PlainCheckpointHook,
+    PreemptionHook,
     ProgressHook,
     ResumeDataHook,
     RetrievalPictureHook,
@@ -13,18 +19,27 @@ from mmslip.engine.hooks import (
     ZeroShotHook,
 )
 from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstructor
+from mmslip.engine.sharding import FullyShard, ShardingHook
 
 __all__ = [
+    'AutoResumeHook',
     'BF16OptimWrapper',
     'BadSampleHook',
+    'CompileHook',
     'CompleteWeightsHook',
+    'DeferredRuntimeInfoHook',
     'EvaluationRecordHook',
+    'FullyShard',
+    'GradientCheckpointHook',
+    'InstabilityHook',
     'NoDecay1dOptimWrapperConstructor',
     'PlainCheckpointHook',
+    'PreemptionHook',
     'ProgressHook',
     'ResumeDataHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
+    'ShardingHook',
     'StepSeedHook',
     'ThroughputHook',
     'ZeroShotHook',

@@ -42,12 +42,13 @@ def prepare_environment(cfg: Config, launcher: str) -> None:
         )
     # mmengine initialises only where nobody has before.
     dist.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
+    if not cfg.get('model_wrapper_cfg'):
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
     if cfg.get('sync_bn'):
         cfg.sync_bn = None
         print_log('No GPU: batch norm is not synchronised between processes.', level=30)

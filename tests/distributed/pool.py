@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 _CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload(['torch', 'mmslip.models'])
+_CONTEXT.set_forkserver_preload(['torch', 'mmslip.engine', 'mmslip.models'])
 
 
 def run(function: Callable, world_size: int, *args: Any) -> list:

@@ -12,45 +12,44 @@ from tests.distributed.pool import run
 BATCH = 8
 
 
-def build(gather_with_grad: bool = True):
+def build(**changes):
     """A tiny SLIP without batch norm, whose statistics would differ between ranks on a CPU."""
     DefaultScope.get_instance('distributed', scope_name='mmpretrain')
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='mmslip.SLIP',
-            backbone=dict(
-                type='mmslip.VisionTransformer',
-                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-                img_size=16,
-                patch_size=8,
+    settings = dict(
+        type='mmslip.SLIP',
+        backbone=dict(
+            type='mmslip.VisionTransformer',
+            arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+            img_size=16,
+            patch_size=8,
+        ),
+        neck=dict(type='mmslip.LinearProjection', in_channels=16, out_channels=8),
+        text_backbone=dict(
+            type='mmslip.TextTransformer',
+            vocab_size=50,
+            context_length=10,
+            width=16,
+            num_layers=2,
+            num_heads=2,
+        ),
+        text_neck=dict(type='mmslip.LinearProjection', in_channels=16, out_channels=8),
+        head=dict(type='mmslip.CLIPHead'),
+        ssl=dict(
+            type='mmslip.SimCLR',
+            neck=dict(
+                type='NonLinearNeck',
+                in_channels=16,
+                hid_channels=16,
+                out_channels=8,
+                with_last_bn=False,
+                with_avg_pool=False,
+                norm_cfg=dict(type='LN'),
             ),
-            neck=dict(type='mmslip.LinearProjection', in_channels=16, out_channels=8),
-            text_backbone=dict(
-                type='mmslip.TextTransformer',
-                vocab_size=50,
-                context_length=10,
-                width=16,
-                num_layers=2,
-                num_heads=2,
-            ),
-            text_neck=dict(type='mmslip.LinearProjection', in_channels=16, out_channels=8),
-            head=dict(type='mmslip.CLIPHead', gather_with_grad=gather_with_grad),
-            ssl=dict(
-                type='mmslip.SimCLR',
-                neck=dict(
-                    type='NonLinearNeck',
-                    in_channels=16,
-                    hid_channels=16,
-                    out_channels=8,
-                    with_last_bn=False,
-                    with_avg_pool=False,
-                    norm_cfg=dict(type='LN'),
-                ),
-                head=dict(type='mmslip.SimCLRHead'),
-            ),
-        )
+            head=dict(type='mmslip.SimCLRHead'),
+        ),
     )
+    model = MODELS.build(settings | changes)
     # Parameters that are zero at first would hide errors of scale.
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

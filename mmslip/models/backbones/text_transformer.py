@@ -130,6 +130,17 @@ class TextTransformer(BaseModule):
             nn.init.zeros_(block.qkv.bias)
             nn.init.zeros_(block.proj.bias)
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, and the number of depths, as mmpretrain's backbones count them.
+
+        Embeddings have depth 0, block ``i`` has ``i + 1``, the final norm the largest.
+        """
+        number = len(self.layers) + 2
+        part, _, rest = param_name.removeprefix(prefix).partition('.')
+        if part == 'layers':
+            return int(rest.partition('.')[0]) + 1, number
+        return (number - 1 if part == 'ln_final' else 0), number
+
     def forward(self, text: Tensor) -> tuple[Tensor]:
         """Encode captions.
 
@@ -144,4 +155,4 @@ class TextTransformer(BaseModule):
             x = block(x)
         end = text.argmax(dim=-1)  # (B,)
         # The norm acts per token, so it is taken of the one token that is read.
-        return (self.ln_final(x[torch.arange(len(x), device=x.device), end]),)  # (B, C)
+        return (self.ln_final(x[torch.arange(x.shape[0], device=x.device), end]),)  # (B, C)

@@ -42,11 +42,15 @@ class CLIPHead(BaseModule):
         self.gather_with_grad = gather_with_grad
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / init_temperature)))
 
+    def clamp_parameters(self) -> None:
+        """Bring ``logit_scale`` back into its bounds; sharded training does so on the shards."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, self.max_log_scale)
+
     def scale(self) -> Tensor:
         """The factor on cosine similarities ``(1,)``, within ``[1, max_scale]``."""
         if self.training:
-            with torch.no_grad():
-                self.logit_scale.clamp_(0, self.max_log_scale)
+            self.clamp_parameters()
         return self.logit_scale.exp()
 
     def loss(self, image_embed: Tensor, text_embed: Tensor) -> dict[str, Tensor]:

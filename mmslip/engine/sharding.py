@@ -1,0 +1,234 @@
+"""Fully sharded training: every process keeps a part of each parameter (PyTorch's FSDP2)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseAveragedModel, BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from mmengine.utils import apply_to
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from mmslip.models.blocks import BLOCK_TYPES, find_blocks
+from mmslip.registry import HOOKS, MODEL_WRAPPERS
+
+__all__ = ['FullyShard', 'ShardingHook']
+
+# Parts that are run by calling them. Heads and self-supervised algorithms are run by their `loss`,
+# which FSDP does not see: their parameters are gathered with those of the whole model.
+_TOWERS = ('backbone', 'neck', 'text_backbone', 'text_neck')
+
+
+@MODEL_WRAPPERS.register_module()
+class FullyShard(nn.Module):
+    """Shard parameters, gradients and optimiser state over all processes, where DDP copies them.
+
+    ``model_wrapper_cfg=dict(type='mmslip.FullyShard')`` in a config is all there is to set; the
+    gradient is that of DDP. The model stays whole until training begins, so that it is initialised,
+    loaded and resumed as ever; :class:`ShardingHook`, a hook of the default runtime, then shards
+    it, and lets checkpoints be written whole. Until then model, and when resuming optimiser state,
+    have to fit into each GPU once.
+
+    Args:
+        module: The model, set by the Runner.
+        block_types: Classes of the blocks that are gathered one at a time.
+        param_dtype: Type in which the towers' parameters are gathered and used, such as
+            ``'bfloat16'``, which halves the traffic; heads and losses stay in float32. By default
+            that of the parameters; ``--amp`` works with it.
+        reshard_after_forward: Free a gathered block after its forward pass, and gather it again for
+            the backward pass. ``False`` is faster and keeps the gathered model during a step; use
+            it together with ``chunk_size``, which runs the towers many times in a step.
+
+    Raises:
+        ValueError: The model has no such blocks, or averages weights within its loss (MoCo v3,
+            BYOL), which shards do not allow.
+
+    Source: Zhao et al., arXiv 2304.11277.
+    """
+
+    def __init__(
+        self,
+        module: BaseModel,
+        block_types: Sequence[str] = BLOCK_TYPES,
+        param_dtype: str | None = None,
+        reshard_after_forward: bool = True,
+    ) -> None:
+        super().__init__()
+        find_blocks(module, block_types)  # fails early
+        for name, part in module.named_modules():
+            if isinstance(part, BaseAveragedModel):
+                raise ValueError(
+                    f'mmslip.FullyShard cannot shard {type(module).__name__}.{name}: an average of '
+                    'weights that is updated within the loss. Train this method with DDP (leave '
+                    'model_wrapper_cfg out).'
+                )
+        self.module = module
+        self.block_types = block_types
+        self.param_dtype = getattr(torch, param_dtype) if param_dtype else None
+        self.reshard_after_forward = reshard_after_forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the model."""
+        return self.module(*args, **kwargs)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """That of the model, on its shards.
+
+        Raises:
+            RuntimeError: Nobody has sharded the model.
+        """
+        if not _is_sharded(self.module):
+            raise RuntimeError(
+                'mmslip.FullyShard needs dict(type="mmslip.ShardingHook") among the custom_hooks, '
+                'as configs/_base_/default_runtime.py has it.'
+            )
+        # In the forward pass a parameter is a copy that is thrown away. What a head does to it in
+        # place has to be done on the shards.
+        for part in self.module.modules():
+            if hasattr(part, 'clamp_parameters'):
+                part.clamp_parameters()
+        return self.module.train_step(data, optim_wrapper)
+
+    def val_step(self, data: dict) -> list:
+        """That of the model."""
+        return self.module.val_step(data)
+
+    def test_step(self, data: dict) -> list:
+        """That of the model."""
+        return self.module.test_step(data)
+
+    def shard(self, model: nn.Module) -> None:
+        """Shard ``model``, this wrapper's or one of the same structure, in place."""
+        device = get_device().split(':')[0]
+        shared = dict(
+            mesh=init_device_mesh(device, (dist.get_world_size(),)),
+            reshard_after_forward=self.reshard_after_forward,
+        )
+        block_policy = MixedPrecisionPolicy(self.param_dtype, reduce_dtype=torch.float32)
+        tower_policy = MixedPrecisionPolicy(
+            self.param_dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
+        if self.param_dtype is None:
+            block_policy = tower_policy = MixedPrecisionPolicy()
+        for block in find_blocks(model, self.block_types).values():
+            fully_shard(block, mp_policy=block_policy, **shared)
+        for tower in (getattr(model, name, None) for name in _TOWERS):
+            if tower is not None:
+                fully_shard(tower, mp_policy=tower_policy, **shared)
+        fully_shard(model, **shared)
+
+
+@HOOKS.register_module()
+class ShardingHook(Hook):
+    """Shard a model in :class:`FullyShard` for training, and write its checkpoints whole.
+
+    A checkpoint is the one that DDP or a single process writes: it resumes with any number of
+    processes, sharded or not. Averaged weights (``EMAHook``) are sharded as well. Models in other
+    wrappers are left alone.
+    """
+
+    # When everybody else has prepared: the model is loaded, its blocks may have been compiled.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Shard model, averaged model and optimiser state."""
+        if not isinstance(runner.model, FullyShard):
+            return
+        models = [runner.model.module]
+        averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        models += [average.module for average in averages]
+        optimizer = runner.optim_wrapper.optimizer
+        names = {param: name for name, param in models[0].named_parameters()}
+        for model in models:
+            runner.model.shard(model)
+        for average in averages:
+            # A list of its tensors that it made when it was built.
+            values = average.module.state_dict() if average.update_buffers else None
+            average.avg_parameters = values or dict(average.module.named_parameters())
+        params = dict(models[0].named_parameters())
+        _replace(optimizer, lambda param: params[names[param]])
+
+        save = runner.save_checkpoint
+
+        def save_whole(*args: Any, **kwargs: Any) -> None:
+            # Every process comes by here, and only the main one gets beyond.
+            with ExitStack() as stack:
+                for part in (*models, optimizer):
+                    stack.enter_context(_whole_state(part))
+                save(*args, **kwargs)
+
+        runner.save_checkpoint = save_whole
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Distribute what is loaded into a model that is sharded already."""
+        if not isinstance(runner.model, FullyShard) or not _is_sharded(runner.model.module):
+            return
+        model = runner.model.module.state_dict()
+        for key, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
+            for name, value in checkpoint.get(key, {}).items():
+                like = model.get(name.removeprefix('module.').removeprefix(prefix))
+                checkpoint[key][name] = _distribute(value, like)
+        if 'optimizer' in checkpoint:
+            params = [
+                param
+                for group in runner.optim_wrapper.optimizer.param_groups
+                for param in group['params']
+            ]
+            for number, state in checkpoint['optimizer']['state'].items():
+                for name, value in state.items():
+                    state[name] = _distribute(value, params[number])
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(param, DTensor) for param in model.parameters())
+
+
+def _distribute(value: Any, like: Tensor | None) -> Any:
+    """A whole tensor, sharded as ``like``; anything else (a step count, a buffer) as it is."""
+    if not isinstance(like, DTensor) or getattr(value, 'shape', None) != like.shape:
+        return value
+    value = value.to(like.device)
+    # All processes hold the whole tensor, so none has to send it.
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _replace(optimizer: Optimizer, new: Callable[[nn.Parameter], nn.Parameter]) -> None:
+    """Put sharded parameters, and their state, in the place of the whole ones."""
+    state = {
+        new(param): {name: _distribute(value, new(param)) for name, value in values.items()}
+        for param, values in optimizer.state.items()
+    }
+    for group in optimizer.param_groups:
+        group['params'] = [new(param) for param in group['params']]
+    optimizer.state.clear()
+    optimizer.state.update(state)
+
+
+@contextmanager
+def _whole_state(part: nn.Module | Optimizer) -> Iterator[None]:
+    """Within, ``part.state_dict()`` is whole on the main process. All have to enter."""
+
+    def gather(value: DTensor) -> Tensor | None:
+        whole = value.full_tensor()  # one at a time: a GPU need not hold the whole model
+        return whole.cpu() if is_main_process() else None
+
+    whole = apply_to(dict(part.state_dict()), lambda value: isinstance(value, DTensor), gather)
+
+    def fill_in(owner: Any, state: dict, prefix: str = '', *_: Any) -> None:
+        state.update({prefix + name: value for name, value in whole.items()})
+
+    handle = part.register_state_dict_post_hook(fill_in)
+    try:
+        yield
+    finally:
+        handle.remove()
