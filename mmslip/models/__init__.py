@@ -2,7 +2,7 @@ from mmslip.models.backbones import TextTransformer, VisionTransformer
 from mmslip.models.data_preprocessor import SLIPDataPreprocessor
 from mmslip.models.device_augment import DeviceAugment
 from mmslip.models.heads import CLIPHead, SigLIPHead, SimCLRHead
-from mmslip.models.necks import LinearProjection
+from mmslip.models.necks import LinearProjection, MLPProjection
 from mmslip.models.selfsup import SimCLR
 from mmslip.models.slip import SLIP
 
@@ -11,6 +11,7 @@ __all__ = [
     'CLIPHead',
     'DeviceAugment',
     'LinearProjection',
+    'MLPProjection',
     'SLIPDataPreprocessor',
     'SigLIPHead',
     'SimCLR',

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
+from mmpretrain.models import MAE
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -101,6 +102,12 @@ class SLIP(BaseModel):
         # parameters would stand twice in the state dict.
         del ssl._modules['backbone']
         object.__setattr__(ssl, 'backbone', self.backbone)
+        if isinstance(ssl, MAE) and not self._whole_image:
+            raise ValueError(
+                f'{type(ssl).__name__} needs a backbone that masks patches and says which, such as '
+                f'MAEViT; {type(self.backbone).__name__} cannot: take that, or an algorithm of two '
+                'views.'
+            )
         return ssl
 
     def _freeze(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -163,6 +170,11 @@ class SLIP(BaseModel):
             losses['logit_scale'] = out['logit_scale']
         if self.ssl is not None:
             (views,) = self._require(inputs, 'views')
+            if isinstance(self.ssl, MAE) and len(views) > 1:
+                raise ValueError(
+                    f'{type(self.ssl).__name__} takes one view, not {len(views)}: set '
+                    '`num_views=[1, 1]` of MultiView and `ssl_views=1` of PackSLIPInputs.'
+                )
             out = self.ssl.loss(views if len(views) > 1 else views[0], data_samples)
             for name, value in out.items():
                 # loss -> loss_ssl, loss_pred -> loss_ssl_pred, acc -> acc_ssl

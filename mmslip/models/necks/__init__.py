@@ -1,3 +1,4 @@
 from mmslip.models.necks.linear_projection import LinearProjection, pool
+from mmslip.models.necks.mlp_projection import MLPProjection
 
-__all__ = ['LinearProjection', 'pool']
+__all__ = ['LinearProjection', 'MLPProjection', 'pool']
