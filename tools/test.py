@@ -113,9 +113,6 @@ def main() -> None:
         cfg.work_dir = args.work_dir
     cfg.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
     cfg.load_from = args.checkpoint
-    # A hook that asks for the epoch would build the training data, which need not be here.
-    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-        cfg[part] = None
     # Random weights in the place of missing ones would only look like a bad model.
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmslip.CompleteWeightsHook')]
     if args.amp:

@@ -6,7 +6,13 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    # Written to the disk whole or not at all, while training goes on.
+    checkpoint=dict(
+        type='CheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        backend_args=dict(backend='atomic', background=True),
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
@@ -15,6 +21,18 @@ custom_hooks = [
     dict(type='mmslip.BadSampleHook'),
     dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),
+    # Epochs of large sets take hours: a checkpoint between, of which the newest is kept.
+    dict(
+        type='CheckpointHook',
+        by_epoch=False,
+        interval=1000,
+        max_keep_ckpts=1,
+        save_last=False,
+        backend_args=dict(backend='atomic', background=True),
+    ),
+    dict(type='mmslip.AutoResumeHook'),
+    dict(type='mmslip.PreemptionHook'),
+    dict(type='mmslip.InstabilityHook'),
     dict(type='mmslip.ThroughputHook'),
     dict(type='mmslip.ProgressHook'),
     dict(type='mmslip.EvaluationRecordHook'),

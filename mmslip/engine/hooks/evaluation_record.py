@@ -93,8 +93,9 @@ class EvaluationRecordHook(Hook):
         """Record the test and print its table."""
         about = dict(
             mode='test',
-            epoch=runner.epoch or self._loaded.get('epoch'),
-            iter=runner.iter or self._loaded.get('iter'),
+            # Of the checkpoint; to ask the runner would build the training data.
+            epoch=self._loaded.get('epoch'),
+            iter=self._loaded.get('iter'),
             checkpoint=runner.cfg.get('load_from'),
         )
         records = self._finish(runner, metrics or {}, about)

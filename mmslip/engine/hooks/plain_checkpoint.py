@@ -1,5 +1,6 @@
 """Checkpoints that hold tensors and plain values only."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ class PlainCheckpointHook(Hook):
     """Keep checkpoints loadable with ``weights_only=True``, and free of code when resuming.
 
     On saving, mmengine's log buffers (a smoothing window of the log, nothing training depends on)
-    are left out and NumPy values become Python's. On loading, ``meta.config`` is dropped, because
-    mmengine would *execute* that text to compare numbers of GPUs.
+    are left out, NumPy values become Python's, and ``meta.saved_at`` notes the time, in seconds
+    since 1970. On loading, ``meta.config`` is dropped, because mmengine would *execute* that text
+    to compare numbers of GPUs.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Reduce ``meta`` and ``message_hub`` to plain values."""
-        checkpoint['meta'] = _plain(checkpoint['meta'])
+        checkpoint['meta'] = dict(_plain(checkpoint['meta']), saved_at=time.time())
         hub = checkpoint['message_hub']
         info = _plain(hub['runtime_info'])
         checkpoint['message_hub'] = dict(
