@@ -18,7 +18,7 @@ class PatchDropout(nn.Module):
     Source: Li et al., "Scaling Language-Image Pre-training via Masking" (FLIP), arXiv 2212.00794.
 
     Args:
-        prob: Share of the patches to drop, in ``[0, 1)``; of ``N`` patches ``round(N * (1 - prob))``
+        prob: Share of the patches to drop, in ``[0, 1)``; of ``N``, ``round(N * (1 - prob))``
             remain, at least one.
         num_extra_tokens: Tokens in front of the patches that are always kept.
 
