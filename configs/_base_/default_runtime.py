@@ -21,6 +21,7 @@ custom_hooks = [
     dict(type='mmslip.BadSampleHook'),
     dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),
+    dict(type='mmslip.ShardingHook'),
     # Epochs of large sets take hours: a checkpoint between, of which the newest is kept.
     dict(
         type='CheckpointHook',

@@ -137,8 +137,8 @@ class ShardingHook(Hook):
     wrappers are left alone.
     """
 
-    # When everybody else has prepared: the model is loaded, its blocks may have been compiled.
-    priority = 'LOWEST'
+    # What is loaded into a sharded model has to be distributed before EMAHook takes its part.
+    priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
         """Shard model, averaged model and optimiser state."""

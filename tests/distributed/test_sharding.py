@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -28,31 +29,37 @@ CASES = {
     'clip': dict(model=dict(ssl=None)),
     'simclr': dict(model=dict.fromkeys(('neck', 'text_backbone', 'text_neck', 'head'))),
     'frozen': dict(model=dict(frozen=['backbone'], ssl=None)),
-    'clipped': dict(clip_grad=dict(max_norm=0.1)),
     'averaged': dict(hooks=[dict(type='EMAHook', momentum=0.3)]),
-    'layers': dict(paramwise_cfg=dict(layer_decay_rate=0.5)),
-    # With the reference of 'slip': nothing of this may change anything.
+    # Nothing of this may change anything.
     'chunks': dict(model=dict(chunk_size=1)),
     'recomputed': dict(hooks=[dict(type='mmslip.GradientCheckpointHook')]),
+    # What reads or groups all parameters.
+    'clipped': dict(clip_grad=dict(max_norm=0.1)),
+    'layers': dict(paramwise_cfg=dict(layer_decay_rate=0.5)),
+    'watched': dict(hooks=[dict(type='mmslip.InstabilityHook')]),
     'both': dict(
         model=dict(chunk_size=1),
         hooks=[dict(type='mmslip.GradientCheckpointHook')],
         shard=dict(reshard_after_forward=False),
     ),
 }
-SAME_AS_SLIP = ('chunks', 'recomputed', 'both')
+SAME_AS_SLIP = ('chunks', 'recomputed', 'watched', 'both')
+FOR_SHARDS = ('clipped', 'layers', 'watched', 'both')
 
 
 class Samples(torch.utils.data.Dataset):
-    """The batch of another test again and again, one sample at a time, in float64."""
+    """The batch of another test again and again, one sample at a time."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        self.dtype = dtype
 
     def __len__(self) -> int:
         return BATCH * STEPS  # mmengine's loop sleeps at the end of its data
 
     def __getitem__(self, index: int) -> dict:
         batch, index = inputs(0, 1), index % BATCH
-        views = [view[index].double() for view in batch['views']]
-        image = batch['image'][index].double()
+        views = [view[index].to(self.dtype) for view in batch['views']]
+        image = batch['image'][index].to(self.dtype)
         return dict(inputs=dict(image=image, views=views, text=batch['text'][index]))
 
 
@@ -77,10 +84,11 @@ def make_runner(
     shard: dict | None = None,
     steps: int = STEPS,
     resume: bool = False,
+    dtype: torch.dtype = torch.float64,
     **optim: Any,
 ) -> Runner:
-    """A training of SLIP in float64 with a checkpoint of each step."""
-    slip = build(**(model or {})).double()
+    """A training of SLIP in float64 with a checkpoint at its end."""
+    slip = build(**(model or {})).to(dtype)
     slip._is_init = True  # keeps its weights
     if slip.with_text:
         slip.head.logit_scale.data.fill_(4.7)  # above ln 100: the bound acts
@@ -93,17 +101,17 @@ def make_runner(
             batch_size=BATCH // world_size,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
-            dataset=Samples(),
+            dataset=Samples(dtype),
         ),
         train_cfg=dict(by_epoch=False, max_iters=steps),
         optim_wrapper=dict(
             constructor='mmslip.NoDecay1dOptimWrapperConstructor',
             # With the usual eps, rounding would move parameters without a gradient (key biases).
-            optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1, eps=1e-4),
+            optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1, eps=1e-4, fused=True),
             **optim,
         ),
         param_scheduler=dict(type='LinearLR', start_factor=0.5, end=4, by_epoch=False),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=STEPS)),
         custom_hooks=[
             dict(type='mmslip.PlainCheckpointHook'),
             dict(type='mmslip.ShardingHook'),
@@ -162,7 +170,7 @@ def assert_same(value: Any, reference: Any, where: str = '') -> None:
 
 def load(folder: Path, name: str, step: int = STEPS) -> dict:
     checkpoint = torch.load(folder / name / f'iter_{step}.pth', weights_only=True)
-    keep = ('state_dict', 'optimizer', 'ema_state_dict', 'param_schedulers')
+    keep = ('state_dict', 'optimizer', 'ema_state_dict')
     return {name: checkpoint[name] for name in keep if name in checkpoint}
 
 
@@ -193,8 +201,9 @@ def check(folder: Path, whole: dict, results: list[dict]) -> None:
 @pytest.mark.dist
 @pytest.mark.parametrize('wrapper', [DDP, SHARDED], ids=['ddp', 'sharded'])
 def test_two_processes_equal_one(folder, whole, wrapper):
-    kind = {wrapper['type'].replace('.', ''): wrapper}
-    check(folder, whole, run(train_all, 2, str(folder), kind, list(CASES)))
+    name = 'sharded' if wrapper == SHARDED else 'ddp'
+    cases = [case for case in CASES if case not in FOR_SHARDS or wrapper == SHARDED]
+    check(folder, whole, run(train_all, 2, str(folder), {name: wrapper}, cases))
 
 
 @pytest.mark.dist
@@ -208,3 +217,107 @@ def test_the_bound_of_the_scale_acts(whole):
     scale = whole['one-slip'][:, 1]
     assert scale[0] == pytest.approx(100)
     assert scale[-1] < 99.9
+
+
+def change_over(rank: int, world_size: int, folder: str) -> dict:
+    """Shards go on from a checkpoint of one process, go back to it, and evaluate."""
+    os.environ['LOCAL_RANK'] = str(rank)
+    torch.set_num_threads(1)
+    averaged = CASES['averaged']
+    train(f'{folder}/begun-sharded', world_size, SHARDED, steps=STEPS - 1, **averaged)
+
+    runner = make_runner(f'{folder}/begun', world_size, SHARDED, resume=True, **averaged)
+    trace = Trace()
+    runner.register_hook(trace)
+    runner.train()
+
+    checkpoint = runner.load_checkpoint(f'{folder}/begun/iter_{STEPS - 1}.pth', strict=True)
+    runner.optim_wrapper.load_state_dict(checkpoint['optimizer'])
+    rows = range(rank, BATCH, world_size)
+    batch = torch.utils.data.default_collate([Samples()[row] for row in rows])
+    runner.model.train_step(batch, runner.optim_wrapper)
+    again = {name: value.full_tensor() for name, value in runner.model.module.named_parameters()}
+
+    model = runner.model.module.eval()
+    with torch.no_grad():
+        text = model.encode_text(inputs(0, 1)['text'])  # not by way of the whole model
+        image = model(dict(image=inputs(0, 1)['image'].double()), mode='tensor')['image_feat']
+    return dict(steps=np.array(trace.steps), again=again, text=text, image=image)
+
+
+@pytest.mark.dist
+def test_checkpoints_change_over(folder, whole, monkeypatch):
+    """From one process to shards and back, and back in time while training."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    averaged = CASES['averaged']
+    train(str(folder / 'begun'), 1, {}, steps=STEPS - 1, **averaged)
+    reference = load(folder, 'one-averaged')
+    # With averages, a checkpoint's `state_dict` is theirs.
+    trained = {name[7:]: value for name, value in reference['ema_state_dict'].items()}
+    model = build().double().eval()
+    model.load_state_dict(trained, strict=False)
+    with torch.no_grad():
+        text = model.encode_text(inputs(0, 1)['text'])
+        image = model.encode_image(inputs(0, 1)['image'].double())
+    results = run(change_over, 2, str(folder))
+    steps = np.mean([result['steps'] for result in results], axis=0)
+    np.testing.assert_allclose(steps, whole['one-averaged'][-1:], rtol=1e-10)
+    assert_same(load(folder, 'begun'), reference)
+    for result in results:
+        for name, value in result['again'].items():
+            expected = trained[name].numpy()
+            np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(result['text'], text, rtol=1e-9)
+        np.testing.assert_allclose(result['image'], image, rtol=1e-9)
+
+    steps = train(str(folder / 'begun-sharded'), 1, {}, resume=True, **averaged)
+    np.testing.assert_allclose(steps, whole['one-averaged'][-1:], rtol=1e-10)
+    assert_same(load(folder, 'begun-sharded'), reference)
+
+
+def half_precision(rank: int, world_size: int, folder: str) -> dict:
+    """The types that blocks and heads work in, and the first loss."""
+    os.environ['LOCAL_RANK'] = str(rank)
+    options = dict(dtype=torch.float32, steps=1)
+    exact = train(f'{folder}/float32', world_size, SHARDED, **options)
+    wrapper = SHARDED | dict(param_dtype='bfloat16')
+    runner = make_runner(f'{folder}/bfloat16', world_size, wrapper, **options)
+    seen, trace = {}, Trace()
+    parts = dict(
+        block=runner.model.module.backbone.layers[0].ffn,
+        patches=runner.model.module.backbone.patch_embed.projection,
+        neck=runner.model.module.neck,
+        ssl=runner.model.module.ssl.neck,
+    )
+    for name, part in parts.items():
+        part.register_forward_hook(
+            lambda module, _, out, name=name: seen.update(
+                {name: str((out[0] if isinstance(out, tuple) else out).dtype)}
+            )
+        )
+    runner.register_hook(trace)
+    runner.train()
+    master = {str(param.dtype) for param in runner.model.parameters()}
+    return dict(seen=seen, master=master, loss=trace.steps[0][0], exact=exact[0][0])
+
+
+@pytest.mark.dist
+def test_towers_in_bfloat16_and_the_rest_in_float32(folder):
+    for result in run(half_precision, 2, str(folder)):
+        towers = dict.fromkeys(('block', 'patches', 'neck'), 'torch.bfloat16')
+        assert result['seen'] == dict(towers, ssl='torch.float32')
+        assert result['master'] == {'torch.float32'}
+        assert result['loss'] == pytest.approx(result['exact'], rel=0.05)
+        assert result['loss'] != result['exact']
+
+
+def test_refusals():
+    """What would fail far from its cause."""
+    with pytest.raises(ValueError, match=r'no block of type Bottleneck.*TransformerEncoderLayer'):
+        FullyShard(build(), block_types=['Bottleneck'])
+    model = build()
+    model.momentum = ExponentialMovingAverage(model.neck)
+    with pytest.raises(ValueError, match=r'SLIP\.momentum: an average of weights'):
+        FullyShard(model)
+    with pytest.raises(RuntimeError, match='ShardingHook'):
+        FullyShard(build()).train_step({}, None)

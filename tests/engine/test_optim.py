@@ -65,6 +65,57 @@ def test_two_groups_by_the_official_rule(make_slip: Callable[..., SLIP]) -> None
     assert {'head.logit_scale', 'ssl.neck.bn0.weight', 'backbone.ln1.weight'} <= set(kept)
 
 
+def test_learning_rates_by_depth(make_slip: Callable[..., SLIP]) -> None:
+    """Two towers of two blocks each, and half the rate for each layer further down."""
+    model = make_slip()
+    cfg = dict(
+        constructor='mmslip.NoDecay1dOptimWrapperConstructor',
+        optimizer=OPTIMIZER,
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    params = {id(param): name for name, param in model.named_parameters()}
+    found = {
+        params[id(param)]: (group['lr'], group['weight_decay'])
+        for group in groups
+        for param in group['params']
+    }
+    expected = {
+        'backbone.cls_token': 1.25e-4,
+        'backbone.pos_embed': 1.25e-4,
+        'backbone.patch_embed.': 1.25e-4,
+        'backbone.layers.0.': 2.5e-4,
+        'backbone.layers.1.': 5e-4,
+        'backbone.ln1.': 1e-3,
+        'text_backbone.token_embedding.': 1.25e-4,
+        'text_backbone.pos_embed': 1.25e-4,
+        'text_backbone.layers.0.': 2.5e-4,
+        'text_backbone.layers.1.': 5e-4,
+        'text_backbone.ln_final.': 1e-3,
+        'neck.': 1e-3,
+        'text_neck.': 1e-3,
+        'head.': 1e-3,
+        'ssl.': 1e-3,
+    }
+    assert found.keys() == set(params.values())
+    for name, (lr, decay) in found.items():
+        (rate,) = [rate for start, rate in expected.items() if name.startswith(start)]
+        assert lr == pytest.approx(rate), name
+        assert decay == (0.1 if model.get_parameter(name).ndim >= 2 else 0.0), name
+    assert len(groups) == 8  # four rates, with and without decay
+
+
+def test_depth_has_to_be_known() -> None:
+    model = nn.ModuleDict(dict(backbone=nn.Linear(3, 3)))
+    cfg = dict(
+        constructor='mmslip.NoDecay1dOptimWrapperConstructor',
+        optimizer=OPTIMIZER,
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    with pytest.raises(ValueError, match=r'backbone \(Linear\).*has no get_layer_depth'):
+        build_optim_wrapper(model, cfg)
+
+
 def test_frozen_parameters_are_left_out(make_slip: Callable[..., SLIP]) -> None:
     model = make_slip()
     model.text_backbone.requires_grad_(False)
@@ -105,7 +156,9 @@ def test_paramwise_cfg_is_refused() -> None:
         optimizer=OPTIMIZER,
         paramwise_cfg=dict(norm_decay_mult=0.0),
     )
-    with pytest.raises(ValueError, match=r"paramwise_cfg \(got .*norm_decay_mult.*mmengine's"):
+    with pytest.raises(
+        ValueError, match=r"paramwise_cfg but layer_decay_rate \(got .*norm_decay_mult.*mmengine's"
+    ):
         build_optim_wrapper(nn.Linear(2, 2), cfg)
     rest = dict(type='OptimWrapper', optimizer=OPTIMIZER)
     assert NoDecay1dOptimWrapperConstructor(rest, {})(nn.Linear(2, 2)).optimizer.param_groups

@@ -54,11 +54,11 @@ def _layers_above(model: nn.Module, name: str) -> int:
     tower = name.partition('.')[0]
     if tower not in ('backbone', 'text_backbone'):
         return 0
-    get_layer_depth = getattr(getattr(model, tower), 'get_layer_depth', None)
-    if get_layer_depth is None:
+    module = getattr(model, tower)
+    if not hasattr(module, 'get_layer_depth'):
         raise ValueError(
             f'layer_decay_rate needs the depth of each layer, which {tower} '
-            f'({type(getattr(model, tower)).__name__}) does not tell: it has no get_layer_depth.'
+            f'({type(module).__name__}) does not tell: it has no get_layer_depth.'
         )
-    depth, number = get_layer_depth(name, f'{tower}.')
+    depth, number = module.get_layer_depth(name, f'{tower}.')
     return number - 1 - depth
