@@ -11,7 +11,6 @@ import mmengine.hooks.checkpoint_hook
 import numpy as np
 import pytest
 
-import mmslip.engine.storage
 from mmslip.engine.checkpoint import whole_checkpoints
 from tests.crashing import EPOCH_LOOP, ITER_LOOP, assert_same_run, finish, kill, start
 
@@ -39,10 +38,10 @@ def kill_once(straight: Callable, loop: dict, folder: Path, moment: float) -> bo
     process.join(moment * duration)
     process.kill()
     process.join()
-    saving = any(folder.glob('*.unfinished'))
+    saving = any(folder.glob('.*.part*'))
     finish(folder, loop=loop, ballast=BALLAST, resume=True)
     assert_same_run(folder, expected)
-    assert not any(folder.glob('*.unfinished'))
+    assert not any(folder.glob('.*.part*'))
     return saving
 
 
@@ -80,10 +79,11 @@ def at_call(number: int, function: Callable, before: Callable | None = None) -> 
 
 
 def half_written(number: int) -> None:
-    def write_half(path, mode):
-        path.write_bytes(b'half of it')
+    def write_half(path, content):
+        write(path, content[: len(content) // 2])
 
-    mmslip.engine.storage.open = at_call(number, open, write_half)
+    write = Path.write_bytes
+    Path.write_bytes = at_call(number, write, write_half)
 
 
 def before_fsync(number: int) -> None:
@@ -103,7 +103,8 @@ def before_folder_fsync(number: int) -> None:
 
 
 def before_removal(number: int) -> None:
-    Path.unlink = at_call(1, Path.unlink)  # of what the second file by step makes outdated
+    # Once for each file, and then for what the second file by step makes outdated.
+    Path.unlink = at_call(3, Path.unlink)
 
 
 def while_noting(number: int) -> None:

@@ -137,7 +137,8 @@ def whole_checkpoints(folders: Iterable[str | Path]) -> Iterator[Path]:
 
 def _candidates(folders: Iterable[str | Path]) -> list[Path]:
     paths = {path.absolute() for folder in folders for path in Path(folder).glob('*.pth')}
-    return sorted(path for path in paths if not path.name.startswith('best_'))
+    # A dot begins the name of a file that is being written.
+    return sorted(path for path in paths if not path.name.startswith(('best_', '.')))
 
 
 def _saved_at(path: Path) -> tuple[float, int]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
+from mmslip.utils import whole_file
+
 __all__ = ['AtomicBackend', 'remove_unfinished', 'wait_for_writes']
 
-_SUFFIX = '.unfinished'
 # mmengine makes a new backend for every file, so what lasts between files is kept here.
 _doomed: set[Path] = set()
 _writing: '_Writing | None' = None
@@ -22,15 +23,15 @@ class AtomicBackend(LocalBackend):
     """Local files, replaced in one step once their content is on the disk.
 
     ``CheckpointHook(backend_args=dict(backend='atomic'))`` saves with it. A file gets another name
-    first; file and folder are flushed to the disk before and after it takes its own. mmengine
+    first; it is flushed to the disk before it takes its own, and the folder afterwards. mmengine
     removes outdated and surpassed checkpoints *before* it saves what takes their place: here they
     go when the next file is whole.
 
     Args:
         background: Return from :meth:`put` at once and write in a thread, while training goes on.
             The state has been copied to memory by then. One file is written at a time: the next
-            :meth:`put` waits for the one before, and so does :func:`wait_for_writes`; both raise
-            what went wrong with it.
+            call waits for the one before, and raises what went wrong with it, as does
+            :func:`wait_for_writes`.
     """
 
     def __init__(self, background: bool = False) -> None:
@@ -57,6 +58,11 @@ class AtomicBackend(LocalBackend):
         """Write a text file; see :meth:`put`."""
         self.put(obj.encode(encoding), filepath)
 
+    def isfile(self, filepath: str | Path) -> bool:
+        """Whether there is a file, or will be when the writing has ended."""
+        wait_for_writes()
+        return super().isfile(filepath)
+
     def remove(self, filepath: str | Path) -> None:
         """Remove a file once the next one is whole."""
         _doomed.add(Path(filepath).absolute())
@@ -77,7 +83,7 @@ def wait_for_writes() -> None:
 
 def remove_unfinished(folder: str | Path) -> None:
     """Remove what a killed run has left half-written in a folder."""
-    for path in Path(folder).glob(f'*{_SUFFIX}'):
+    for path in Path(folder).glob('.*.part*'):  # as whole_file names it
         path.unlink(missing_ok=True)
 
 
@@ -94,19 +100,13 @@ class _Writing(threading.Thread):
 
     def run(self) -> None:
         """Write, then remove what is outdated."""
-        unfinished = self.path.with_name(self.path.name + _SUFFIX)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, 'wb') as file:
-                file.write(self.content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self.path)
+            with whole_file(self.path) as part:
+                part.write_bytes(self.content)
             _sync_folder(self.path.parent)
             for old in self.outdated:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             message = (
                 f'{self.path} could not be written ({error.strerror}); earlier checkpoints are '
                 'untouched. Free space or mend the disk, then go on with --resume.'
