@@ -66,6 +66,7 @@ def make_runner(
     interval: int = 2,
     model: nn.Module | None = None,
     hooks: tuple = (),
+    data: dict | None = None,
     **options: object,
 ) -> Runner:
     """A run with checkpoints every ``interval`` steps and every epoch, and averaged weights."""
@@ -76,7 +77,7 @@ def make_runner(
     for hook in custom_hooks:
         if hook.type == 'CheckpointHook':
             hook.interval = interval
-    data = dict(
+    loader = dict(
         batch_size=4,
         num_workers=0,
         drop_last=True,
@@ -87,7 +88,7 @@ def make_runner(
     settings = dict(
         model=model or Regression(ballast),
         work_dir=str(folder),
-        train_dataloader=data,
+        train_dataloader={**loader, **(data or {})},
         train_cfg=dict(loop),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05, weight_decay=0.1, fused=True)),
         param_scheduler=[
