@@ -1,7 +1,6 @@
 """Reading and writing of weights: PyTorch files, safetensors, folders; never code."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from mmslip.models.adapters.torchscript import is_torchscript, read_torchscript
+from mmslip.utils import whole_file
 
 __all__ = ['find_weights', 'read_weights', 'state_dict_of', 'write_weights']
 
@@ -40,7 +42,7 @@ def find_weights(path: Path) -> Path:
 
 
 def read_weights(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint, a ``.safetensors`` file or a folder of either, without running code.
+    """Read a checkpoint, a ``.safetensors`` file, TorchScript or a folder, without running code.
 
     Args:
         path: A file or a folder; of several files in it, one with an index of its parts as well.
@@ -57,12 +59,8 @@ def read_weights(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
         return _read_parts(path, map_location)
     if path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
-    if _is_torchscript(path):
-        raise RuntimeError(
-            f'{path} is a TorchScript archive, which holds code; mmslip runs none. If you trust '
-            'it, take the weights out with torch.save(torch.jit.load(PATH, '
-            "map_location='cpu').state_dict(), NEW_PATH) and use the new file."
-        )
+    if is_torchscript(path):
+        return _moved(read_torchscript(path), map_location)
     return load_checkpoint_file(path, map_location)
 
 
@@ -72,6 +70,8 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: It holds none.
     """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'A {type(checkpoint).__name__} is no checkpoint.')
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -88,9 +88,8 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a ``.safetensors`` file; it appears whole or not at all."""
     # Parts of one tensor would be written as views of it, which the format refuses.
     own = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
-    temporary = path.with_name(f'.{path.name}.tmp')
-    save_file(own, temporary, metadata={'format': 'pt'})  # without which transformers refuses it
-    temporary.replace(path)
+    with whole_file(path) as part:
+        save_file(own, part, metadata={'format': 'pt'})  # without which transformers refuses it
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
@@ -100,6 +99,10 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise RuntimeError(f'{path} cannot be read: it is damaged. ({error})') from error
+    return _moved(weights, map_location)
+
+
+def _moved(weights: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
     if map_location in (None, 'cpu'):
         return weights
     return {name: value.to(torch.device(map_location)) for name, value in weights.items()}
@@ -116,10 +119,3 @@ def _read_parts(path: Path, map_location: Any) -> dict[str, Tensor]:
     if missing:
         raise RuntimeError(f'The files of {path} lack {", ".join(missing[:5])}.')
     return weights
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())

@@ -69,7 +69,7 @@ class OpenCLIP(Family):
         *clip_text_rules('text.'),
         Rule('logit_bias', 'head.logit_bias', SCALAR),  # of models trained with the sigmoid loss
     )
-    no_embedding = (r'(text\.)?attn_mask', r'input_resolution|context_length|vocab_size')
+    no_embedding = (r'(.+\.)?attn_mask', r'input_resolution|context_length|vocab_size')
     weights_file = 'open_clip_model.safetensors'
     description_file = 'open_clip_config.json'
 
