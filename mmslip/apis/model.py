@@ -2,6 +2,8 @@
 
 import copy
 import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import import_modules_from_strings
@@ -80,12 +83,13 @@ def init_model(
         cfg.model.ssl = None
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)
-    if checkpoint is None:
-        model.init_weights()
-    else:
-        loaded = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
-        weights = check_complete(model, loaded)
-        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    with _without_reports():
+        if checkpoint is None:
+            model.init_weights()
+        else:
+            loaded = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+            weights = check_complete(model, loaded)
+            model.load_state_dict({name: weights[name] for name in model.state_dict()})
     model._config = cfg
     return model.to(device or get_device()).eval()
 
@@ -108,6 +112,18 @@ def load_config(config: str | Path | Config) -> Config:
     if cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)
     return cfg
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep back the page that mmengine logs on the initialisation of every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _config_of(name: str) -> Path:

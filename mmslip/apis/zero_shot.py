@@ -105,7 +105,7 @@ class ZeroShotClassificationInferencer(SLIPInferencer):
     ) -> list[dict[str, Any]]:
         """Results out of similarities."""
         labels = [synonyms[0] for synonyms in self._embedded.classes]
-        scale = float(self.model.head.logit_scale.exp())
+        scale = self.model.head.logit_scale.exp().item()
         results = []
         for number, (name, sample) in enumerate(zip(names, preds, strict=True)):
             result = dict(image=name if isinstance(name, str) else number)
