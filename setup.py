@@ -40,8 +40,8 @@ EXTRAS = {
         'pyarrow>=14',
         'webdataset>=0.2.86',
         # What weights are converted from and to.
-        'timm>=1.0',
-        'open_clip_torch>=2.30',
+        'timm>=1.0.20',
+        'open_clip_torch>=3.0',
         'transformers>=4.50',
         'onnx>=1.17',
         'onnxscript>=0.5',

@@ -310,6 +310,32 @@ def test_slip_in_open_clip_and_timm(tmp_path: Path) -> None:
     assert_close(tower(images(224)), ours.backbone(images(224))[-1])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('activation', ['GELU', 'mmpretrain.QuickGELU'])
+def test_mmpretrain(activation: str, tmp_path: Path) -> None:
+    arch = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
+    backbone = dict(type='VisionTransformer', arch=arch, img_size=SIDE, patch_size=8)
+    backbone['layer_cfgs'] = dict(act_cfg=dict(type=activation))
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=48)
+    pixels = dict(mean=[127.5] * 3, std=[127.5] * 3)  # beside the model, as mmpretrain has it
+    model = dict(type='ImageClassifier', backbone=backbone, head=head)
+    peer = shake(MODELS.build(model))
+    torch.save(dict(state_dict=peer.state_dict()), tmp_path / 'peer.pth')
+    (tmp_path / 'peer.py').write_text(f'model = {model!r}\ndata_preprocessor = {pixels!r}')
+    imported = import_weights(tmp_path / 'peer.pth', 'mmpretrain', tmp_path / 'peer.py')
+    assert sorted(imported.left_out) == ['head.fc.bias', 'head.fc.weight']
+    assert imported.facts.pixels == ((0.5,) * 3,) * 2
+
+    for family in ('mmslip', 'mmpretrain'):
+        export_weights(imported, tmp_path / family, family)
+        ours = load(tmp_path / family)
+        assert_close(ours.backbone(images())[-1], peer.backbone(images())[-1])
+        assert ours.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
+    again = import_weights(tmp_path / 'mmpretrain', 'mmpretrain')
+    assert again.facts == imported.facts
+    assert type(load(tmp_path / 'mmpretrain').backbone).__module__.startswith('mmpretrain.')
+
+
 @pytest.mark.parametrize('kind', ['slip', 'clip', 'simclr'])
 @pytest.mark.parametrize('module', [True, False])
 def test_official(kind: str, module: bool, tmp_path: Path) -> None:

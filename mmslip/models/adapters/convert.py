@@ -46,7 +46,7 @@ class Imported:
         weights: Under mmslip's names.
         facts: What else has to be known of the model.
         family: Where they come from.
-        left_out: Names of the origin, and reasonably no others, that have no place here.
+        left_out: Names that have no place in mmslip.
     """
 
     weights: dict[str, Tensor]
@@ -95,11 +95,17 @@ def import_weights(
     if 'backbone.layers.0.ffn.layers.0.0.weight' not in weights:
         raise ValueError(f'{source} has no ViT of {origin.title} as its image tower.')
     path = Path(config) if config else _description_of(source, origin)
-    if path is not None and path.suffix == '.py':
-        facts = _facts_of_config(path, weights, image_size)
-    else:
-        description = None if path is None else _read_description(path)
-        facts = origin.facts(weights, description, activation)
+    try:
+        if path is not None and path.suffix == '.py':
+            facts = _facts_of_config(path, weights, image_size)
+        else:
+            description = None if path is None else _read_description(path)
+            facts = origin.facts(weights, description, activation)
+    except KeyError as error:
+        raise ValueError(
+            f'{source}{f" or {path}" if path else ""} lacks {error}: it is no complete model of '
+            f'{origin.title} with a ViT and linear projections.'
+        ) from error
     if facts.ssl is None:
         left_out = [*left_out, *(name for name in weights if name.startswith('ssl.'))]
         weights = {name: value for name, value in weights.items() if not name.startswith('ssl.')}

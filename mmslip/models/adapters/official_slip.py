@@ -47,8 +47,8 @@ class OfficialSLIP(Family):
         activation: str | None,
     ) -> Facts:
         width = weights['backbone.cls_token'].shape[-1]
-        text_width = weights.get('text_neck.weight', weights['backbone.cls_token']).shape[0]
-        if width not in _HEADS or ('text_neck.weight' in weights and text_width != 512):
+        projection = weights.get('text_neck.weight')  # (C, D)
+        if width not in _HEADS or (projection is not None and projection.shape[0] != 512):
             raise ValueError(
                 f'A model {width} wide is none of the official ones (384, 768, 1024, with text '
                 'towers 512 wide), so its attention heads are not known: give a mmslip config of '
