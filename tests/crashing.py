@@ -45,7 +45,7 @@ class Regression(BaseModel):
 class Trace(Hook):
     """Appends step and exact loss to ``trace`` in the work folder, then calls ``act``."""
 
-    priority = 'NORMAL'  # before the checkpoint of the step
+    priority = 85  # when all is done but the checkpoint of the step
 
     def __init__(self, act: Callable[[Runner], None] | None) -> None:
         self.act = act

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +29,12 @@ from tests.distributed import pool
 NEVER = 1000  # steps between checkpoints, of which these tests want one only
 
 
-def send_at(step: int, number: int = signal.SIGTERM, group: bool = False) -> Callable:
-    """Send a signal in a step, to this process or to its whole group."""
+def send_at(step: int, number: int = signal.SIGTERM) -> Callable:
+    """Send a signal to this process in a step."""
 
     def act(runner: Runner) -> None:
         if runner.iter == step:
-            (os.killpg if group else os.kill)(os.getpid(), number)
+            os.kill(os.getpid(), number)
 
     return act
 
@@ -70,13 +71,15 @@ def test_a_signal_to_the_whole_job_spares_the_workers(straight, tmp_path):
     """Slurm signals every process; a worker that dies would take the run along, unsaved."""
     loop, expected = straight
 
-    def pause(runner: Runner) -> None:
-        send_at(6, group=True)(runner)
+    def signal_job(runner: Runner) -> None:
         if runner.iter == 6:
+            # From another process, since a worker does obey its owner.
+            command = ['kill', '-TERM', '--', f'-{os.getpgid(0)}']
+            subprocess.run(command, check=True, start_new_session=True)
             time.sleep(0.5)  # for workers to die in
 
     data = dict(num_workers=2, persistent_workers=True)
-    process = start(tmp_path, loop=loop, act=pause, interval=NEVER, data=data)
+    process = start(tmp_path, loop=loop, act=signal_job, interval=NEVER, data=data)
     process.join(60)
     assert process.exitcode == 0
     assert torch.load(tmp_path / 'stopped.pth')['meta']['iter'] == 7

@@ -55,8 +55,9 @@ class InstabilityHook(Hook):
             ``stopped.pth`` of the work folder.
     """
 
-    # Before EMAHook and CheckpointHook, which must not take up bad values.
-    priority = 'ABOVE_NORMAL'
+    # Between 'LOW' and 'VERY_LOW': when averages, schedules and the place in the data have been
+    # brought up to date, and nothing is saved yet.
+    priority = 80
 
     def __init__(
         self,
@@ -210,14 +211,17 @@ class _Watch:
                 optimizer.found_inf = bad.float()  # how a gradient scaler tells a fused optimiser
             elif bad:
                 optimizer.zero_grad(set_to_none=True)
-        self._settle_buffers(bad)
+        self._restore_buffers(bad)
+        for good, buffer in zip(self.good_buffers, self.buffers, strict=True):
+            good.copy_(buffer)
         self.bad = bad
 
+    @torch.no_grad()
     def after_step(self) -> None:
         """Count the step that has ended, or that a gradient scaler has not even begun."""
         if self.bad is None:
             self.bad = torch.ones_like(self.state[0], dtype=torch.bool)
-            self._settle_buffers(self.bad)
+            self._restore_buffers(self.bad)
         skipped, in_a_row = self.state[0], self.state[1]
         skipped.add_(self.bad)
         in_a_row.add_(1).mul_(self.bad)
@@ -238,10 +242,9 @@ class _Watch:
         self.state[3:] = losses
         return self.state_dict()
 
-    def _settle_buffers(self, bad: Tensor) -> None:
+    def _restore_buffers(self, bad: Tensor) -> None:
         for good, buffer in zip(self.good_buffers, self.buffers, strict=True):
             buffer.copy_(torch.where(bad, good, buffer))
-            good.copy_(buffer)
 
 
 def _is_bad(grads: list[Tensor]) -> Tensor:
@@ -260,8 +263,7 @@ def _spread_bad_loss(
         return None
     losses = {name: value for name, value in output.items() if 'loss' in name}
     for name, value in losses.items():
-        one = isinstance(value, Tensor)
-        losses[name] = _spread(value) if one else [_spread(part) for part in value]
+        losses[name] = list(map(_spread, value)) if isinstance(value, list) else _spread(value)
     return {**output, **losses}
 
 
