@@ -33,6 +33,9 @@ def parse_args() -> argparse.Namespace:
         choices=['bf16', 'fp16'],
         help='mixed precision: bf16 (default; GPU or CPU) or fp16 (GPU, with a gradient scaler)',
     )
+    parser.add_argument(
+        '--compile', action='store_true', help='compile the transformer blocks (torch.compile)'
+    )
     parser.add_argument('--no-validate', action='store_true', help='skip validation')
     parser.add_argument(
         '--auto-scale-lr',
@@ -67,6 +70,8 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = 'mmslip.BF16OptimWrapper'
     elif args.amp == 'fp16':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+    if args.compile:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmslip.CompileHook')]
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         # Without a score there is no best checkpoint.

@@ -3,6 +3,7 @@ default_scope = 'mmpretrain'
 custom_imports = dict(imports=['mmslip.engine'])
 
 default_hooks = dict(
+    runtime_info=dict(type='mmslip.DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -252,3 +252,30 @@ def test_training_with_accumulation_lowers_the_loss(make_slip: Callable[..., SLI
     assert logs[-1]['loss_ssl'] < logs[0]['loss_ssl'] - 0.2
     total = logs[-1]['loss_clip'] + logs[-1]['loss_ssl']
     torch.testing.assert_close(logs[-1]['loss'], total)
+
+
+def test_fused_adamw_is_adamw(make_slip: Callable[..., SLIP]) -> None:
+    """Both groups, over some steps; and a step that ``found_inf`` forbids changes nothing."""
+    models, wrappers = [], []
+    for fused in (True, False):
+        models.append(make_slip())
+        optimizer = dict(type='AdamW', lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), fused=fused)
+        cfg = dict(constructor='mmslip.NoDecay1dOptimWrapperConstructor', optimizer=optimizer)
+        wrappers.append(build_optim_wrapper(models[-1], cfg))
+    for step in range(4):
+        torch.manual_seed(step)
+        for params in zip(*(model.parameters() for model in models), strict=True):
+            grad = torch.randn_like(params[0])
+            for param in params:
+                param.grad = grad.clone()
+        for wrapper in wrappers:
+            wrapper.step()
+    before = make_slip().state_dict()
+    for name, param in models[0].named_parameters():
+        torch.testing.assert_close(param, models[1].get_parameter(name), rtol=1e-5, atol=1e-6)
+        assert not torch.equal(param, before[name])
+
+    kept = {name: param.clone() for name, param in models[0].named_parameters()}
+    wrappers[0].optimizer.found_inf = torch.ones(())
+    wrappers[0].step()
+    assert all(torch.equal(param, kept[name]) for name, param in models[0].named_parameters())

@@ -36,8 +36,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     ) -> None:
         """Keep the values of this step, and read all that are waiting where the logger logs."""
         for key, value in (outputs or {}).items():
-            # A copy, since a parameter may go on changing under its value.
-            self._waiting.setdefault(key, []).append(torch.as_tensor(value).detach().clone())
+            self._waiting.setdefault(key, []).append(torch.as_tensor(value).detach())
         logs = self.every_n_inner_iters(batch_idx, self._interval)
         if logs or self.end_of_epoch(runner.train_dataloader, batch_idx):
             self._read(runner)
