@@ -1,141 +1,41 @@
 """Weights of other libraries: embeddings before and after, in both directions, bit for bit."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from mmengine.config import Config
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from mmslip.models.adapters import FAMILIES, Facts, export_weights, import_weights, recognise
-from mmslip.models.adapters.facts import CLIP_PIXELS, Text, Vision
+from mmslip.models.adapters.facts import CLIP_PIXELS, Vision
 from mmslip.registry import MODELS
-
-DATA = Path(__file__).parents[1] / 'data'
-CONFIGS = Path(__file__).parents[2] / 'configs'
-VOCAB, CONTEXT, SIDE, WIDTH, TEXT_WIDTH, DIM = 99, 16, 32, 128, 64, 24
-CLIP_VISION = Vision(
-    width=WIDTH,
-    layers=2,
-    heads=2,
-    mlp_width=512,
-    patch_size=8,
-    image_size=SIDE,
-    activation='quick_gelu',
-    eps=1e-5,
-    pre_norm=True,
-    patch_bias=False,
-    qkv_bias=True,
+from tests.models.foreign_models import (
+    CLIP,
+    CLIP_TEXT,
+    DATA,
+    DIM,
+    SIDE,
+    TIMM,
+    VOCAB,
+    assert_close,
+    assert_same,
+    hugging_face_embeddings,
+    images,
+    load,
+    random_slip,
+    save,
+    shake,
+    texts,
+    timm_vit,
+    tiny_config,
+    write_hugging_face,
+    write_open_clip,
 )
-CLIP_TEXT = Text(VOCAB, CONTEXT, TEXT_WIDTH, layers=2, heads=1, activation='quick_gelu')
-CLIP = Facts(CLIP_VISION, CLIP_TEXT, DIM, pixels=CLIP_PIXELS)
 
-
-def shake(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Move every weight away from its initial value, so that none can be mistaken for another."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for param in model.parameters():
-            param.normal_(0, 0.15, generator=generator)
-            if param.dim() == 1 and param.numel() > 1:
-                param.add_(0.5)
-    return model.eval()
-
-
-def images(side: int = SIDE) -> Tensor:
-    return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def texts() -> Tensor:
-    """Token ids that end, as all captions do, with the highest id of the vocabulary."""
-    text = torch.randint(1, VOCAB - 2, (4, CONTEXT), generator=torch.Generator().manual_seed(2))
-    for row, end in enumerate((CONTEXT - 1, 3, 7, 1)):
-        text[row, 0], text[row, end], text[row, end + 1 :] = VOCAB - 2, VOCAB - 1, 0
-    return text
-
-
-def load(folder: Path) -> nn.Module:
-    """Build the model that a converted folder describes, with its weights and no others."""
-    model = MODELS.build(Config.fromfile(folder / 'config.py').model)
-    model.load_state_dict(load_file(folder / 'model.safetensors'), strict=True)
-    return model.eval()
-
-
-def random_slip(facts: Facts) -> nn.Module:
-    return shake(MODELS.build(facts.config()))
-
-
-def save(model: nn.Module, facts: Facts, folder: Path) -> Path:
-    """Write a mmslip model as the converter does."""
-    folder.mkdir()
-    save_file(model.state_dict(), folder / 'model.safetensors')
-    Config(dict(model=facts.config())).dump(folder / 'config.py')
-    return folder
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    assert actual.shape == expected.shape
-    assert expected.std() > 0.05  # or closeness would say nothing
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-
-
-def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(actual[name], value), name
-
-
-# The peers: each writes its model as its library does and gives its embeddings.
-
-
-def open_clip_config(**changes: object) -> dict:
-    vision = dict(image_size=SIDE, layers=2, width=WIDTH, patch_size=8)
-    text = dict(context_length=CONTEXT, vocab_size=VOCAB, width=TEXT_WIDTH, heads=1, layers=2)
-    return dict(embed_dim=DIM, quick_gelu=True, vision_cfg=vision, text_cfg=text) | changes
-
-
-def write_open_clip(folder: Path, custom: bool = False, **changes: object) -> tuple:
-    model = pytest.importorskip('open_clip.model')
-    cfg = open_clip_config(**changes)
-    peer = shake((model.CustomTextCLIP if custom else model.CLIP)(**cfg))
-    folder.mkdir()
-    save_file(peer.state_dict(), folder / 'open_clip_model.safetensors')
-    (folder / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg=cfg)))
-    return peer, peer.encode_image, peer.encode_text
-
-
-def hugging_face_model(act: str = 'quick_gelu', end: int = VOCAB - 1) -> nn.Module:
-    transformers = pytest.importorskip('transformers')
-    common = dict(num_hidden_layers=2, hidden_act=act)
-    vision = dict(hidden_size=WIDTH, intermediate_size=512, num_attention_heads=2, **common)
-    text = dict(hidden_size=TEXT_WIDTH, intermediate_size=256, num_attention_heads=1, **common)
-    vision.update(image_size=SIDE, patch_size=8)
-    text.update(vocab_size=VOCAB, max_position_embeddings=CONTEXT, eos_token_id=end)
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)
-    return shake(transformers.CLIPModel(config))
-
-
-def write_hugging_face(folder: Path, shard: str = '5GB', **changes: object) -> tuple:
-    peer = hugging_face_model(**changes)
-    peer.save_pretrained(folder, max_shard_size=shard)
-    return peer, *hugging_face_embeddings(peer)
-
-
-def hugging_face_embeddings(peer: nn.Module) -> tuple[Callable, Callable]:
-    """``get_image_features`` returns different things in different releases; this does not."""
-
-    def image(x: Tensor) -> Tensor:
-        return peer.visual_projection(peer.vision_model(x).pooler_output)
-
-    def text(x: Tensor) -> Tensor:
-        return peer.text_projection(peer.text_model(x).pooler_output)
-
-    return image, text
-
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 PEERS = {
     'open_clip': write_open_clip,
@@ -243,15 +143,6 @@ def test_ours_in_hugging_face(tmp_path: Path) -> None:
     assert pixels['image_mean'] == pytest.approx(CLIP_PIXELS[0])
     assert pixels['crop_size'] == dict(height=SIDE, width=SIDE)
     assert import_weights(tmp_path / 'theirs').facts == imported.facts
-
-
-TIMM = dict(depth=2, img_size=32, patch_size=8, num_classes=7)
-TIMM.update(embed_dim=48, num_heads=3)
-
-
-def timm_vit(architecture: str, **arguments: object) -> tuple[nn.Module, ModuleType]:
-    timm = pytest.importorskip('timm')
-    return shake(timm.create_model(architecture, **(TIMM | arguments))), timm
 
 
 @torch.no_grad()
@@ -365,14 +256,6 @@ def test_official(kind: str, module: bool, tmp_path: Path) -> None:
     assert back['args'].model.startswith(kind.upper() + '_VIT')
     if kind != 'clip':
         assert (back['args'].ssl_mlp_dim, back['args'].ssl_emb_dim) == (64, 16)
-
-
-def tiny_config(kind: str) -> str:
-    vision = dict(width=48, layers=2, heads=3, mlp_width=192, patch_size=8, image_size=32)
-    vision.update(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
-    text = None if kind == 'simclr' else Text(512, 77, 32, 2, 4, 'quick_gelu')
-    ssl = None if kind == 'clip' else (64, 16)
-    return f'model = {Facts(Vision(**vision), text, text and 24, ssl).config()!r}'
 
 
 @pytest.mark.parametrize(('size', 'heads'), [('s', 12), ('b', 12), ('l', 16)])

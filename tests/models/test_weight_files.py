@@ -19,7 +19,7 @@ from mmslip.models.adapters import FAMILIES, import_weights, read_weights
 from mmslip.models.adapters.files import state_dict_of, write_weights
 from mmslip.models.adapters.rules import Rule, to_ours, to_theirs
 from mmslip.registry import MODELS
-from tests.models.test_adapters import CLIP, DATA, random_slip, shake, tiny_config
+from tests.models.foreign_models import CLIP, DATA, Runs, random_slip, shake, tiny_config
 
 
 class Block(nn.Module):
@@ -72,14 +72,6 @@ def with_data(source: Path, target: Path, data: bytes) -> Path:
         for name in old.namelist():
             new.writestr(name, data if name.endswith('/data.pkl') else old.read(name))
     return target
-
-
-class Runs:
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
 
 
 def test_torchscript_runs_no_code(tmp_path: Path) -> None:

@@ -1,51 +1,39 @@
-"""Converter and export: every command of docs/weights.md, every refusal, the exported towers."""
+"""Converter: what it writes, what it asks for, what it refuses."""
 
-import importlib.util
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 from mmslip.models.adapters import FAMILIES, Facts, import_weights
-from mmslip.models.adapters.facts import IMAGENET_PIXELS, Text, Vision
+from mmslip.models.adapters.facts import Text
 from mmslip.registry import MODELS
-from tests.models.test_adapters import (
+from tests.models.foreign_models import (
     CLIP,
     DATA,
     SIDE,
+    Runs,
     assert_same,
     images,
+    load_tool,
     random_slip,
     save,
-    texts,
     tiny_config,
+    write_bare_open_clip,
     write_hugging_face,
+    write_official,
     write_open_clip,
+    write_openai_archive,
 )
-from tests.models.test_weight_files import Runs
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs' / 'weights.md').read_text(encoding='utf-8')
-
-
-def load_tool(name: str) -> ModuleType:
-    path = ROOT / 'tools' / 'model_converters' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -53,155 +41,6 @@ def convert() -> Callable[..., None]:
     """The converter's command line: ``convert('source', 'folder', '--to', 'timm')``."""
     tool = load_tool('convert')
     return lambda *arguments: tool.main([str(argument) for argument in arguments])
-
-
-def vit(width: int, heads: int, **changes: object) -> Vision:
-    settings = dict(layers=1, mlp_width=4 * width, patch_size=16, image_size=64)
-    settings.update(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
-    return Vision(width=width, heads=heads, **(settings | changes))
-
-
-def write_official(path: Path) -> nn.Module:
-    """A file of the official code: the ViT-S and text tower of SLIP with fewer layers."""
-    text = Text(64, 77, 512, layers=1, heads=8, activation='quick_gelu')
-    facts = Facts(vit(384, 12), text, 32, (48, 16))
-    model = random_slip(facts)
-    family = FAMILIES['official_slip']
-    torch.save(family.checkpoint(family.from_mmslip(model.state_dict(), facts)[0], facts), path)
-    return model
-
-
-def write_bare_open_clip(path: Path) -> None:
-    """Weights alone, as wide as a ViT-B/32."""
-    clip = dict(eps=1e-5, pre_norm=True, patch_bias=False, image_size=64, patch_size=32)
-    facts = Facts(vit(768, 12, **clip), Text(64, 8, 512, 1, 8, 'gelu'), 16)
-    weights = random_slip(facts).state_dict()
-    torch.save(FAMILIES['open_clip'].from_mmslip(weights, facts)[0], path)
-
-
-def write_openai_archive(path: Path) -> nn.Module:
-    """A TorchScript archive of half floats, with the three numbers that OpenAI's files hold."""
-    model = pytest.importorskip('open_clip.model')
-    ours = random_slip(CLIP).half().float()
-    theirs, _ = FAMILIES['openai'].from_mmslip(ours.state_dict(), CLIP)
-    peer = model.build_model_from_openai_state_dict(dict(theirs), cast_dtype=None).float()
-    peer.load_state_dict({name: theirs[name] for name in peer.state_dict()})
-    peer.half()
-    for name in ('input_resolution', 'context_length', 'vocab_size'):
-        vars(peer).pop(name, None)
-        peer.register_buffer(name, theirs[name])
-    shells = {name: nn.Module() for name, _ in peer.named_modules()}
-    for name, shell in shells.items():
-        source = peer.get_submodule(name)
-        for key, value in source.named_parameters(recurse=False):
-            shell.register_parameter(key, nn.Parameter(value.data, requires_grad=False))
-        for key, value in source.named_buffers(recurse=False):
-            shell.register_buffer(key, value)
-        if name:
-            parent, _, child = name.rpartition('.')
-            shells[parent].add_module(child, shell)
-    torch.jit.trace_module(shells[''], {}).save(path)
-    return ours
-
-
-def write_sources(folder: Path) -> None:
-    """Small models under the names that the page uses."""
-    timm = pytest.importorskip('timm')
-    write_official(folder / 'slip_small_25ep.pt')
-    write_openai_archive(folder / 'ViT-B-32.pt')
-    write_open_clip(folder / 'open_clip_vit-b-32')
-    write_bare_open_clip(folder / 'open_clip_pytorch_model.bin')
-    write_hugging_face(folder / 'clip-vit-base-patch32')
-    small = dict(depth=1, embed_dim=32, num_heads=2, img_size=32)
-    peer = timm.create_model('vit_base_patch16_224', **small)
-    timm.models.save_for_hf(
-        peer, folder / 'vit_base_patch16_224', model_args=small, safe_serialization=True
-    )
-    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
-    backbone = dict(type='VisionTransformer', arch=arch, img_size=32)
-    head = dict(type='LinearClsHead', num_classes=3, in_channels=32)
-    model = dict(type='ImageClassifier', backbone=backbone, head=head)
-    (folder / 'vit-base-p16.py').write_text(f'model = {model!r}')
-    state_dict = MODELS.build(model).state_dict()
-    torch.save(dict(state_dict=state_dict, meta={}), folder / 'vit-base-p16.pth')
-    slip = Facts(vit(32, 2), Text(64, 8, 16, 1, 2, 'quick_gelu'), 8, (16, 8))
-    (folder / 'work_dirs' / 'my_slip').mkdir(parents=True)
-    state_dict = random_slip(slip).state_dict()
-    torch.save(dict(state_dict=state_dict), folder / 'work_dirs' / 'my_slip' / 'epoch_25.pth')
-    (folder / 'my_slip.py').write_text(f'model = {slip.config()!r}')
-
-
-def commands() -> list[list[str]]:
-    """The command lines of the page, in its order."""
-    blocks = re.findall(r'```shell\n(.*?)```', PAGE, re.DOTALL)
-    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
-    return [shlex.split(line) for line in lines if line and not line.startswith('#')]
-
-
-def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip('onnxscript')
-    write_sources(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    tools = {name: load_tool(name) for name in ('convert', 'export')}
-    targets = []
-    for program, script, *arguments in commands():
-        assert program == 'python'
-        assert (ROOT / script).is_file()
-        tools[Path(script).stem].main(arguments)
-        if script.endswith('convert.py'):
-            targets.append(Path(arguments[1]))
-    assert len(targets) == len(set(targets)) == 12
-    for target in targets:
-        assert list(target.glob('*.safetensors')), target
-        if target.parts[0] == 'weights':
-            model = MODELS.build(Config.fromfile(target / 'config.py').model)
-            model.load_state_dict(load_file(target / 'model.safetensors'), strict=True)
-    # The page tells where the activations come from.
-    for name, kind in dict(slip='GELU', openai='QuickGELU', bare='GELU').items():
-        model = Config.fromfile(f'weights/{name}/config.py').model
-        assert model.backbone.layer_cfgs.act_cfg.type.split('.')[-1] == kind
-        assert model.text_backbone.quick_gelu == (name != 'bare')
-    assert {path.name for path in Path('exported').iterdir()} == {
-        *('image.onnx', 'text.onnx', 'image.pt2', 'text.pt2', 'export.json')
-    }
-    assert Path('out/official/model.pth').is_file()
-
-
-def test_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its configs load the image tower of converted weights, from both kinds of files."""
-    # Their ViT-B is replaced by one that is narrower, and as deep.
-    arch = dict(embed_dims=32, num_layers=12, num_heads=2, feedforward_channels=128)
-    assert PAGE.count("arch='base'") == 2
-    page = PAGE.replace("arch='base'", f'arch={arch!r}').replace(
-        'in_channels=768', 'in_channels=32'
-    )
-    load_from, classifier, detector = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
-    assert load_from.startswith('load_from = ')
-    monkeypatch.chdir(tmp_path)
-    facts = Facts(vit(32, 2, layers=12, image_size=224))
-    folder = tmp_path / 'weights' / 'slip'
-    folder.mkdir(parents=True)
-    tower = MODELS.build(facts.config())
-    with torch.no_grad():
-        tower.backbone.pos_embed.normal_(0, 0.1)
-    save_file(tower.state_dict(), folder / 'model.safetensors')
-    torch.save(dict(state_dict=tower.state_dict()), folder / 'model.pth')
-    expected = tower.backbone.state_dict()
-    model = MODELS.build(Config.fromstring(classifier, '.py').model)
-    model.init_weights()
-    assert_same(model.backbone.state_dict(), expected)
-
-    # Dense prediction: other image size, feature maps of four layers.
-    backbone = MODELS.build(Config.fromstring(detector, '.py').backbone)
-    backbone.init_weights()
-    got = backbone.state_dict()
-    assert got.keys() == expected.keys()
-    assert got.pop('pos_embed').shape == (1, 1 + 32 * 32, 32)
-    del expected['pos_embed']
-    assert_same(got, expected)
-    with torch.no_grad():
-        maps = backbone(torch.zeros(1, 3, 64, 64))
-    assert [tuple(x.shape) for x in maps] == [(1, 32, 4, 4)] * 4
 
 
 @pytest.mark.parametrize('name', ['linear_probe/vit-s16_in1k', 'finetune/vit-s16_in1k'])
@@ -293,6 +132,7 @@ def change_json(path: Path, part: str, **changes: object) -> None:
         ('vision_cfg', dict(norm_kwargs=dict(eps=1e-6)), r'norm_kwargs = .*1e-06'),
         ('vision_cfg', dict(timm_model_name='vit_x'), 'mean over patches have no counterpart'),
         ('text_cfg', dict(no_causal_mask=True), r'text_cfg\.no_causal_mask = True'),
+        ('text_cfg', dict(hf_tokenizer_name='bert'), r"text_cfg\.hf_tokenizer_name = 'bert'"),
         ('text_cfg', dict(heads=3), 'not a multiple of num_heads 3'),
         ('vision_cfg', dict(patch_dropout=0.5, pool_type='tok'), None),
     ],
@@ -326,6 +166,25 @@ def test_settings_of_hugging_face(
     with pytest.raises(SystemExit, match=message):
         convert(tmp_path / 'peer', tmp_path / 'ours')
     assert not (tmp_path / 'ours').exists()
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(global_pool='avg'),
+        dict(architecture='deit_tiny_distilled_patch16_224', model_args={}),
+        dict(architecture='resnet18', model_args={}),
+    ],
+)
+def test_settings_of_timm(changes: dict, convert: Callable, tmp_path: Path) -> None:
+    pytest.importorskip('timm')
+    slip = Facts(vit(32, 2), Text(64, 8, 16, 1, 2, 'quick_gelu'), 8)
+    save(random_slip(slip), slip, tmp_path / 'ours')
+    convert(tmp_path / 'ours', tmp_path / 'timm', '--to', 'timm')
+    path = tmp_path / 'timm' / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(SystemExit, match='is no ViT with GELU or QuickGELU that is read out at'):
+        convert(tmp_path / 'timm', tmp_path / 'out')
 
 
 def test_what_is_not_told_is_asked_for(convert: Callable, tmp_path: Path) -> None:
@@ -462,56 +321,3 @@ def test_openai_archive_gives_the_weights_of_the_model(tmp_path: Path) -> None:
     assert imported.facts == CLIP
     assert {value.dtype for value in imported.weights.values()} == {torch.float16}
     assert_same({k: v.float() for k, v in imported.weights.items()}, ours.state_dict())
-
-
-# Export
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('to', ['onnx', 'torch'])
-def test_export(to: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    pytest.importorskip('onnxscript')
-    clip = replace(CLIP, vision=replace(CLIP.vision, layers=1), text=replace(CLIP.text, layers=1))
-    model = random_slip(clip)
-    ours = save(model, clip, tmp_path / 'ours')
-    load_tool('export').main([*map(str, (ours / 'config.py', ours, tmp_path / 'out')), '--to', to])
-    assert 'embeddings differ by at most' in capsys.readouterr().out
-    facts = json.loads((tmp_path / 'out' / 'export.json').read_text())
-    for name, inputs, encode in (
-        ('image', images(), model.encode_image),
-        ('text', texts(), model.encode_text),
-    ):
-        path = tmp_path / 'out' / facts[name]['file']
-        for batch in (inputs, inputs[:1], inputs.repeat(4, *[1] * (inputs.dim() - 1))):
-            expected = F.normalize(encode(batch), dim=-1)
-            got = run_exported(path, name, batch)
-            np.testing.assert_allclose(got, expected.numpy(), rtol=0, atol=1e-4)
-    assert facts['normalised'] is True
-    assert facts['image']['size'] == SIDE
-    assert facts['image']['mean'] == pytest.approx(CLIP.pixels[0])
-    assert facts['image']['std'] == pytest.approx(CLIP.pixels[1])
-    assert facts['text']['context_length'] == CLIP.text.context_length
-    assert facts['scale'] == pytest.approx(model.head.logit_scale.exp().item())
-
-
-def run_exported(path: Path, name: str, batch: torch.Tensor) -> np.ndarray:
-    if path.suffix == '.pt2':
-        return torch.export.load(path).module()(batch).numpy()
-    onnxruntime = pytest.importorskip('onnxruntime')
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    return session.run(['embed'], {name: batch.numpy()})[0]
-
-
-@torch.no_grad()
-def test_export_of_an_image_tower_alone(tmp_path: Path) -> None:
-    facts = Facts(vit(32, 2), pixels=IMAGENET_PIXELS)
-    model = random_slip(facts)
-    ours = save(model, facts, tmp_path / 'ours')
-    load_tool('export').main(
-        [*map(str, (ours / 'config.py', ours, tmp_path / 'out')), '--to', 'torch']
-    )
-    described = json.loads((tmp_path / 'out' / 'export.json').read_text())
-    assert described['normalised'] is False
-    assert described.keys() == {'image', 'normalised'}
-    got = run_exported(tmp_path / 'out' / 'image.pt2', 'image', images(64))
-    np.testing.assert_allclose(got, model.backbone(images(64))[-1].numpy(), rtol=0, atol=1e-5)

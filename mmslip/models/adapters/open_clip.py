@@ -44,8 +44,8 @@ _TRUNK_RULES = (
 _NATIVE = dict(eps=1e-5, pre_norm=True, patch_bias=False, qkv_bias=True)
 
 # Settings that change no embedding, and the one value that mmslip has of each of the others.
-_INERT = {'patch_dropout', 'output_tokens', 'hf_tokenizer_name', 'tokenizer_kwargs', 'pad_id'}
-_INERT |= {'timm_model_pretrained', 'timm_drop', 'timm_drop_path', 'eos_id', 'tokenizer_mode'}
+_INERT = {'patch_dropout', 'output_tokens', 'pad_id', 'eos_id'}
+_INERT |= {'timm_model_pretrained', 'timm_drop', 'timm_drop_path'}
 _SIZES = {'layers', 'width', 'heads', 'patch_size', 'image_size', 'context_length', 'vocab_size'}
 _SIZES |= {'head_width', 'mlp_ratio', 'timm_model_name', 'norm_kwargs'}
 _ONLY = dict(pool_type=('tok', 'argmax'), proj_type=('linear',), pos_embed_type=('learnable',))
