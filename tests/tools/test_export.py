@@ -62,3 +62,12 @@ def test_export_of_an_image_tower_alone(tmp_path: Path) -> None:
     assert described.keys() == {'image', 'normalised'}
     got = run_exported(tmp_path / 'out' / 'image.pt2', 'image', images(64))
     np.testing.assert_allclose(got, model.backbone(images(64))[-1].numpy(), rtol=0, atol=1e-5)
+
+
+def test_export_needs_the_scale_of_the_pixels(tmp_path: Path) -> None:
+    facts = Facts(vit(32, 2))
+    ours = save(random_slip(facts), facts, tmp_path / 'ours')
+    model = {key: value for key, value in facts.config().items() if key != 'data_preprocessor'}
+    (ours / 'config.py').write_text(f'model = {model!r}')
+    with pytest.raises(SystemExit, match=r'config\.py has no data_preprocessor with mean and std'):
+        load_tool('export').main([*map(str, (ours / 'config.py', ours, tmp_path / 'out'))])

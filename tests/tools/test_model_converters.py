@@ -26,6 +26,7 @@ from tests.models.foreign_models import (
     random_slip,
     save,
     tiny_config,
+    vit,
     write_bare_open_clip,
     write_hugging_face,
     write_official,
@@ -169,21 +170,27 @@ def test_settings_of_hugging_face(
 
 
 @pytest.mark.parametrize(
-    'changes',
+    ('changes', 'message'),
     [
-        dict(global_pool='avg'),
-        dict(architecture='deit_tiny_distilled_patch16_224', model_args={}),
-        dict(architecture='resnet18', model_args={}),
+        (dict(global_pool='avg'), "with global_pool 'avg' has no counterpart"),
+        (
+            dict(architecture='deit_tiny_distilled_patch16_224', model_args={}),
+            'is no ViT with GELU or QuickGELU that is read out at',
+        ),
+        (
+            dict(architecture='resnet18', model_args={}),
+            'is no ViT with GELU or QuickGELU that is read out at',
+        ),
     ],
 )
-def test_settings_of_timm(changes: dict, convert: Callable, tmp_path: Path) -> None:
+def test_settings_of_timm(changes: dict, message: str, convert: Callable, tmp_path: Path) -> None:
     pytest.importorskip('timm')
     slip = Facts(vit(32, 2), Text(64, 8, 16, 1, 2, 'quick_gelu'), 8)
     save(random_slip(slip), slip, tmp_path / 'ours')
     convert(tmp_path / 'ours', tmp_path / 'timm', '--to', 'timm')
     path = tmp_path / 'timm' / 'config.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(SystemExit, match='is no ViT with GELU or QuickGELU that is read out at'):
+    with pytest.raises(SystemExit, match=message):
         convert(tmp_path / 'timm', tmp_path / 'out')
 
 

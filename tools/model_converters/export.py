@@ -78,8 +78,7 @@ def to_onnx(tower: nn.Module, name: str, example: Tensor, path: Path) -> Callabl
         dynamo=True,
         verbose=False,
     )
-    with whole_file(path) as part:
-        program.save(part)
+    program.save(path)  # and, above two gigabytes, a file of weights that it names
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])
 
@@ -141,9 +140,11 @@ def export(config: Path, checkpoint: Path, folder: Path, to: str) -> dict[str, f
         By tower, the greatest difference between an embedding before and after.
 
     Raises:
-        SystemExit: It is above :data:`TOLERANCE`.
+        SystemExit: It is above :data:`TOLERANCE`, or the config does not tell the pixels' scale.
     """
     model = init_model(config, checkpoint, 'cpu').requires_grad_(False)
+    if getattr(model.data_preprocessor, 'mean', None) is None:
+        raise SystemExit(f'The model of {config} has no data_preprocessor with mean and std.')
     size = model.backbone.img_size[0] if hasattr(model.backbone, 'img_size') else 224
     folder.mkdir(parents=True, exist_ok=True)
     write, suffix = FORMATS[to]

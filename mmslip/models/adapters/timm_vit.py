@@ -56,10 +56,10 @@ class TimmViT(Family):
                 'the config.json of timm, {"architecture": "vit_base_patch16_224"}, or with a '
                 'config that has such a backbone.'
             )
-        arguments = dict(description.get('model_args', {}))
-        if 'global_pool' in description:
-            arguments['global_pool'] = description['global_pool']
-        given = describe_timm(description['architecture'], arguments)
+        pooling = description.get('global_pool', 'token')
+        if pooling not in ('token', ''):
+            raise ValueError(f'A ViT of timm with global_pool {pooling!r} has no counterpart.')
+        given = describe_timm(description['architecture'], description.get('model_args', {}))
         pixels = description.get('pretrained_cfg', {})
         if 'mean' in pixels:
             given['pixels'] = (pixels['mean'], pixels['std'])
