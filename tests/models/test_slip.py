@@ -278,3 +278,25 @@ def test_the_text_tower_is_causal():
     assert (text(first)[0] - text(other)[0]).abs().max() > 1e-3
     with pytest.raises(ValueError, match='width 10 is not a multiple of num_heads 4'):
         MODELS.build(dict(type='mmslip.TextTransformer', width=10, num_heads=4))
+
+
+def test_the_text_tower_reads_the_end_of_text_token():
+    """Against all tokens of all blocks, read at the end; gradients too."""
+    text = MODELS.build(dict(language()['text_backbone'], num_layers=2))
+    text.init_weights()
+    text.double()
+    ids = torch.tensor([[48, 5, 7, 49, 0, 0], [48, 49, 0, 0, 0, 0], [48, 5, 6, 7, 8, 49]])
+    grads = []
+    for naive in (False, True):
+        text.zero_grad()
+        out = text(ids)[0]
+        if naive:
+            x = text.token_embedding(ids) + text.pos_embed[:6]
+            for block in text.layers:
+                x = block(x)
+            expected = text.ln_final(x)[torch.arange(3), torch.tensor([3, 1, 5])]
+            torch.testing.assert_close(out, expected)
+            out = expected
+        (out * torch.arange(out.numel()).view_as(out)).sum().backward()
+        grads.append([param.grad.clone() for param in text.parameters()])
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)

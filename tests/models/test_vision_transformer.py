@@ -111,6 +111,42 @@ def test_smaller_views_get_resized_positions():
     torch.testing.assert_close(model(images(16)), small(images(16)))
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(),
+        dict(drop_path_rate=0.5, layer_scale_init_value=0.3),
+        dict(qkv_bias=False, layer_cfgs=dict(ffn_type='swiglu_fused')),
+    ],
+)
+def test_the_last_block_gives_the_class_token_of_a_whole_block(changes):
+    """Values, gradients and drop path of mmpretrain's block, which transforms all tokens."""
+    last, whole = vit(**changes).double(), vit(**changes).double()
+    whole.layers[-1].__class__ = type(whole.layers[0])
+    assert type(last.layers[-1]) is not type(whole.layers[-1])
+    shapes, outputs = [], []
+    for model in (last, whole):
+        hook = lambda block, inputs, out: shapes.append(out.shape)  # noqa: E731
+        model.layers[-1].register_forward_hook(hook)
+        torch.manual_seed(1)
+        out = model(images().double())[-1]
+        (out * torch.arange(out.numel()).view_as(out)).sum().backward()
+        outputs.append((out, [param.grad for param in model.parameters()]))
+    assert shapes == [(3, 1, 16), (3, 17, 16)]
+    torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(out_type='raw'), dict(out_type='avg_featmap'), dict(out_indices=[0, 1])]
+)
+def test_other_outputs_get_all_tokens(changes):
+    model = vit(**changes)
+    lengths = []
+    model.layers[-1].register_forward_hook(lambda block, x, out: lengths.append(out.shape[1]))
+    assert model(images())[-1].shape[-1] == 16
+    assert lengths == [17]
+
+
 def count_fused_attention(model: nn.Module, run, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Arguments of every call of PyTorch's fused attention."""
     calls = []
@@ -133,6 +169,9 @@ def test_all_attention_is_fused(make_slip, monkeypatch):
     model = make_slip()
     text = torch.tensor([[48, 5, 49407], [48, 49407, 0]])
     calls = count_fused_attention(model, lambda: model.encode_text(text), monkeypatch)
-    assert calls == 2 * [dict(is_causal=True)]
+    first, last = calls
+    assert first == dict(is_causal=True)
+    # One query a caption, its end-of-text token, which sees what is before it.
+    assert last['attn_mask'].flatten(1).tolist() == [[True, True, True], [True, True, False]]
     calls = count_fused_attention(model, lambda: model.encode_image(images()), monkeypatch)
     assert calls == 2 * [dict(dropout_p=0.0)]

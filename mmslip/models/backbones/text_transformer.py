@@ -23,7 +23,8 @@ class QuickGELU(nn.Module):
     """``x * sigmoid(1.702 x)``, the approximation of GELU that CLIP and SLIP were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        # One function with one tensor kept for its gradient, where the formula keeps three.
+        return F.silu(1.702 * x) / 1.702
 
 
 class CausalBlock(nn.Module):
@@ -52,17 +53,46 @@ class CausalBlock(nn.Module):
         """What the parts do not show."""
         return f'num_heads={self.num_heads}'
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self._attend(self.ln1(x))
-        return x + self.fc2(self.act(self.fc1(self.ln2(x))))  # (B, L, C)
+    def forward(self, x: Tensor, end: Tensor | None = None) -> Tensor:
+        """Mix and transform tokens.
+
+        Args:
+            x: ``(B, L, C)``.
+            end: The one token of each caption that is asked for, ``(B,)``; all by default.
+
+        Returns:
+            ``(B, L, C)``, or ``(B, 1, C)`` with ``end``, at the cost of little more than keys and
+            values.
+        """
+        normed = self.ln1(x)
+        if end is None:
+            x = x + self._attend(normed)
+        else:
+            rows = torch.arange(x.shape[0], device=x.device)
+            x = x[rows, end].unsqueeze(1) + self._attend_from(normed, rows, end)
+        return x + self.fc2(self.act(self.fc1(self.ln2(x))))  # (B, L or 1, C)
 
     def _attend(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, C / heads)
+        q, k, v = self._heads(self.qkv(x), 3)  # each (B, heads, L, C / heads)
         # `is_causal` instead of a mask tensor lets the fused kernel run.
         x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.proj(x.transpose(1, 2).reshape(batch, length, width))  # (B, L, C)
+
+    def _attend_from(self, x: Tensor, rows: Tensor, end: Tensor) -> Tensor:
+        """Attention of one token of each caption."""
+        batch, length, width = x.shape
+        weights = self.qkv.weight.split([width, 2 * width])
+        biases = self.qkv.bias.split([width, 2 * width])
+        (q,) = self._heads(F.linear(x[rows, end].unsqueeze(1), weights[0], biases[0]), 1)
+        k, v = self._heads(F.linear(x, weights[1], biases[1]), 2)  # (B, heads, L, C / heads)
+        visible = torch.arange(length, device=x.device) <= end.view(batch, 1, 1, 1)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, heads, 1, C / heads)
+        return self.proj(x.transpose(1, 2).reshape(batch, 1, width))  # (B, 1, C)
+
+    def _heads(self, x: Tensor, number: int) -> Tensor:
+        """Split the last dimension, ``(B, L, number * C) -> (number, B, heads, L, C / heads)``."""
+        return x.unflatten(-1, (number, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 @MODELS.register_module()
@@ -151,8 +181,10 @@ class TextTransformer(BaseModule):
             One-tuple of the features ``(B, C)``.
         """
         x = self.token_embedding(text) + self.pos_embed[: text.shape[1]]  # (B, L, C)
-        for block in self.layers:
+        *blocks, last = self.layers
+        for block in blocks:
             x = block(x)
-        end = text.argmax(dim=-1)  # (B,)
-        # The norm acts per token, so it is taken of the one token that is read.
-        return (self.ln_final(x[torch.arange(x.shape[0], device=x.device), end]),)  # (B, C)
+        # The last block is asked for the token that is read, and so is the norm: both act, beyond
+        # attention, on each token by itself.
+        x = last(x, text.argmax(dim=-1))  # (B, 1, C)
+        return (self.ln_final(x[:, 0]),)  # (B, C)

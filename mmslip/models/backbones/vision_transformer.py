@@ -3,7 +3,9 @@
 from typing import Any, ClassVar
 
 from mmpretrain.models import VisionTransformer as MMPretrainVisionTransformer
-from torch import nn
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmslip.models.backbones.patch_dropout import PatchDropout
 from mmslip.registry import MODELS
@@ -18,6 +20,33 @@ def _arch(embed_dims: int, num_layers: int, num_heads: int) -> dict:
         num_heads=num_heads,
         feedforward_channels=4 * embed_dims,
     )
+
+
+class ClassTokenLayer(TransformerEncoderLayer):
+    """mmpretrain's block where the class token alone is asked for: the last of a tower.
+
+    Queries, projection and feed-forward part of the other tokens would reach nobody. Values,
+    gradients and drop path are those of a whole block.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""
+        x = x[:, :1] + self._attend(self.ln1(x))
+        return self.ffn(self.ln2(x), identity=x)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """What :class:`mmpretrain.models.utils.MultiheadAttention` does, of one query."""
+        attn, width = self.attn, self.embed_dims
+        weights = attn.qkv.weight.split([width, 2 * width])
+        biases = (None, None) if attn.qkv.bias is None else attn.qkv.bias.split([width, 2 * width])
+        shape = (-1, attn.num_heads, attn.head_dims)
+        q = F.linear(x[:, :1], weights[0], biases[0]).unflatten(-1, shape)  # (B, 1, 1, heads, D)
+        k_v = F.linear(x, weights[1], biases[1]).unflatten(-1, shape)  # (B, N, 2, heads, D)
+        q, k, v = (part.transpose(1, 2) for part in (*q.unbind(2), *k_v.unbind(2)))
+        dropout = attn.attn_drop if self.training else 0.0
+        x = attn.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # (B, heads, 1, D)
+        x = attn.proj(x.transpose(1, 2).flatten(2))  # (B, 1, C)
+        return attn.out_drop(attn.gamma1(attn.proj_drop(x)))
 
 
 @MODELS.register_module()
@@ -60,6 +89,9 @@ class VisionTransformer(MMPretrainVisionTransformer):
         super().__init__(*args, **kwargs)
         if patch_dropout and self.out_type == 'featmap':
             raise ValueError('patch_dropout leaves no feature map: choose another out_type or 0.')
+        if self.out_type == 'cls_token' and list(self.out_indices) == [self.num_layers - 1]:
+            # mmpretrain takes no class for its blocks; this one differs in `forward` alone.
+            self.layers[-1].__class__ = ClassTokenLayer
         # mmpretrain calls `drop_after_pos` once the positions are added and before the blocks.
         self.drop_after_pos = nn.Sequential(
             self.drop_after_pos, PatchDropout(patch_dropout, self.num_extra_tokens)
