@@ -74,9 +74,7 @@ def make_runner(
     base = Config.fromfile(ROOT / 'configs' / '_base_' / 'default_runtime.py')
     unneeded = ('mmslip.EvaluationRecordHook', 'mmslip.RunSummaryHook', 'mmslip.ProgressHook')
     custom_hooks = [hook for hook in base.custom_hooks if hook.type not in unneeded]
-    for hook in custom_hooks:
-        if hook.type == 'CheckpointHook':
-            hook.interval = interval
+    base.default_hooks.step_checkpoint.interval = interval
     loader = dict(
         batch_size=4,
         num_workers=0,

@@ -14,6 +14,18 @@ default_hooks = dict(
         max_keep_ckpts=3,
         backend_args=dict(backend='atomic', background=True),
     ),
+    # Epochs of large sets take hours: a checkpoint between, of which the newest is kept.
+    step_checkpoint=dict(
+        type='CheckpointHook',
+        by_epoch=False,
+        interval=1000,
+        max_keep_ckpts=1,
+        save_last=False,
+        backend_args=dict(backend='atomic', background=True),
+    ),
+    auto_resume=dict(type='mmslip.AutoResumeHook'),
+    preemption=dict(type='mmslip.PreemptionHook'),
+    instability=dict(type='mmslip.InstabilityHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
@@ -23,18 +35,6 @@ custom_hooks = [
     dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),
     dict(type='mmslip.ShardingHook'),
-    # Epochs of large sets take hours: a checkpoint between, of which the newest is kept.
-    dict(
-        type='CheckpointHook',
-        by_epoch=False,
-        interval=1000,
-        max_keep_ckpts=1,
-        save_last=False,
-        backend_args=dict(backend='atomic', background=True),
-    ),
-    dict(type='mmslip.AutoResumeHook'),
-    dict(type='mmslip.PreemptionHook'),
-    dict(type='mmslip.InstabilityHook'),
     dict(type='mmslip.ThroughputHook'),
     dict(type='mmslip.ProgressHook'),
     dict(type='mmslip.EvaluationRecordHook'),

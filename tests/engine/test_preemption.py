@@ -157,3 +157,14 @@ def test_processes_leave_together(tmp_path: Path) -> None:
     # The news of step 4 is heard after step 5; the first process has saved.
     assert first == [0, 5, True]
     assert second == [0, 5, False]
+
+
+def test_torchrun_survives_what_its_processes_hear(tmp_path: Path) -> None:
+    stub = tmp_path / 'torchrun'
+    stub.write_text('#!/usr/bin/env bash\nkill -USR1 $$\nsleep 0.1\necho alive\n')
+    stub.chmod(0o755)
+    launcher = Path(__file__).parents[2] / 'tools' / 'dist_train.sh'
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    command = [launcher, 'config.py', '1']
+    found = subprocess.run(command, env=dict(os.environ, PATH=path), capture_output=True, text=True)
+    assert (found.stdout, found.returncode) == ('alive\n', 0)
