@@ -174,6 +174,29 @@ def test_switches_to_official_behaviour(name):
     assert transform.tokenizer.parse_control_tokens
 
 
+def test_cheap_views(tmp_path):
+    """Half of 14 x 14 and of 7 x 7 patches, and the class token; all else as in the paper's run."""
+    cfg, official = (load(f'slip/slip_vit-b16_yfcc15m{end}') for end in ('_cheap-ssl', ''))
+    dataset_cfg = cfg.train_dataloader.dataset
+    write_source('yfcc15m', tmp_path)
+    dataset_cfg.data_root = str(tmp_path)
+    inputs = DATASETS.build(dataset_cfg)[0]['inputs']
+    assert inputs['image'].shape == (3, 224, 224)
+    assert [view.shape for view in inputs['views']] == 2 * [(3, 112, 112)]
+    model = build(cfg)
+    lengths = []
+    model.backbone.layers[0].register_forward_pre_hook(
+        lambda block, inputs: lengths.append(inputs[0].shape[1])
+    )
+    for size in (224, 112):
+        model.backbone(torch.empty(2, 3, size, size, device='meta'))
+    assert lengths == [1 + 98, 1 + 24]
+    assert cfg.ssl_view[1] == official.ssl_view[1]
+    assert cfg.optim_wrapper == official.optim_wrapper
+    assert cfg.model.backbone.pop('patch_dropout') == 0.5
+    assert cfg.model == official.model
+
+
 def test_official_views():
     cfg = load('slip/slip_vit-b16_yfcc15m')
     (crop,) = cfg.clip_view
