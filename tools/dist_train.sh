@@ -16,7 +16,10 @@ shift 2
 address=${MASTER_ADDR:-127.0.0.1} port=${MASTER_PORT:-29500} rank=${NODE_RANK:-0}
 
 if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
-    # Hosts meet again and again at the first one, and are numbered anew each time.
+    # Hosts meet again and again at the first one, and are numbered anew each time. Processes get a
+    # new store each time: one that torchrun keeps is not announced to hosts that come back
+    # (PyTorch issue 135712).
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     meeting=(
         --max_restarts="$MAX_RESTARTS" --rdzv_backend=c10d --rdzv_endpoint="$address:$port"
         --rdzv_conf="is_host=$([ "$rank" -eq 0 ] && echo 1 || echo 0)"

@@ -38,6 +38,33 @@ def test_dist_train(tmp_path):
     assert rest == ['c.py', '--launcher', 'pytorch', '--amp', 'bf16']
 
 
+def test_dist_train_with_restarts(tmp_path):
+    """Each host knows whether it is the meeting point; training goes on from its checkpoints."""
+    for rank in (0, 1):
+        lines = launch(
+            tmp_path,
+            'dist_train.sh',
+            'c.py',
+            '4',
+            '--amp',
+            MAX_RESTARTS='3',
+            NNODES='2',
+            NODE_RANK=str(rank),
+            MASTER_ADDR='node7',
+            LOCAL_ADDR='10.0.0.8',
+        ).stdout.splitlines()
+        assert lines[:7] == [
+            '--nnodes=2',
+            '--nproc_per_node=4',
+            '--max_restarts=3',
+            '--rdzv_backend=c10d',
+            '--rdzv_endpoint=node7:29500',
+            f'--rdzv_conf=is_host={1 - rank}',
+            '--local_addr=10.0.0.8',
+        ]
+        assert lines[8:] == ['c.py', '--launcher', 'pytorch', '--resume', '--amp']
+
+
 def test_dist_test(tmp_path):
     lines = launch(tmp_path, 'dist_test.sh', 'c.py', 'w.pth', '2').stdout.splitlines()
     assert lines[-5:] == [str(TOOLS / 'test.py'), 'c.py', 'w.pth', '--launcher', 'pytorch']
