@@ -1,17 +1,22 @@
 """Compiled blocks: the same values, one graph, and no compilation after the warm-up."""
 
 import copy
+import importlib.util
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from mmslip.engine import CompileHook, GradientCheckpointHook
 from mmslip.engine.hooks.compile import compile_blocks
 
+ROOT = Path(__file__).parents[2]
 # Traces as the default does, backward pass included, and runs PyTorch's own kernels.
 BACKEND = 'aot_eager'
 
@@ -129,3 +134,17 @@ def test_the_hook_reaches_into_a_wrapped_model(make_slip):
     assert graphs() == 4
     with pytest.raises(ValueError, match='has no block of type Bottleneck'):
         compile_blocks(model, ['Bottleneck'])
+
+
+def test_the_command_line_adds_the_hook(monkeypatch):
+    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools' / 'train.py')
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    config = ROOT / 'configs' / 'slip' / 'slip_vit-tiny_emoji.py'
+    hooks = []
+    for options in ([], ['--compile']):
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(config), *options])
+        cfg = Config.fromfile(config)
+        train.apply_args(cfg, train.parse_args())
+        hooks.append([hook.type for hook in cfg.custom_hooks])
+    assert hooks[1] == [*hooks[0], 'mmslip.CompileHook']

@@ -13,6 +13,7 @@ again does not count, nor does the comparison of embeddings) by what the device 
 """
 
 import argparse
+import logging
 import multiprocessing
 import re
 import statistics
@@ -144,6 +145,9 @@ def build_ours(name: str, args: argparse.Namespace) -> tuple[SLIP, dict]:
 def ours(name: str, args: argparse.Namespace) -> Step:
     """A training step as mmengine runs it, behind the preprocessor."""
     model, batch = build_ours(name, args)
+    logging.disable(logging.INFO)  # mmengine tells of every weight
+    model.init_weights()
+    logging.disable(logging.NOTSET)
     prepare(model, model.backbone.patch_embed, args)
     if args.compile:
         compile_blocks(model)
