@@ -143,6 +143,11 @@ def test_checkpoints_in_another_folder(tmp_path: Path) -> None:
     runner = make_runner(work_dir, resume=True)
     AutoResumeHook().before_run(runner)
     assert (runner._load_from, runner._resume) == (None, False)
+    # A store is left to mmengine.
+    (work_dir / 'last_checkpoint').write_text('s3://bucket/run/iter_4.pth')
+    runner = make_runner(work_dir, resume=True)
+    AutoResumeHook().before_run(runner)
+    assert (runner._load_from, runner._resume) == (None, True)
 
 
 def test_a_named_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:

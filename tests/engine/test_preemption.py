@@ -67,6 +67,18 @@ def test_the_step_is_saved_and_the_run_goes_on(straight, tmp_path, number, step)
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)] == handlers
 
 
+def test_an_accumulated_step_is_finished_first(tmp_path):
+    optimizer = dict(type='AdamW', lr=0.05)
+    options = dict(interval=NEVER, optim_wrapper=dict(optimizer=optimizer, accumulative_counts=3))
+    make_runner(tmp_path / 'straight', **options).train()
+    runner = make_runner(tmp_path / 'run', act=send_at(6), **options)
+    with pytest.raises(SystemExit):
+        runner.train()
+    assert torch.load(tmp_path / 'run' / 'stopped.pth')['meta']['iter'] == 9
+    make_runner(tmp_path / 'run', resume=True, **options).train()
+    assert_same_run(tmp_path / 'run', tmp_path / 'straight')
+
+
 def test_a_signal_to_the_whole_job_spares_the_workers(straight, tmp_path):
     """Slurm signals every process; a worker that dies would take the run along, unsaved."""
     loop, expected = straight

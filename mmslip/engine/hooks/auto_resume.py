@@ -29,6 +29,9 @@ class AutoResumeHook(Hook):
     # `after_train` is before that of CheckpointHook, which reads what was saved.
     priority = 'LOW'
 
+    def __init__(self) -> None:
+        self._resumed = False  # and the files are not counted yet
+
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint; mmengine loads it right after."""
         if not runner._resume or runner._load_from is not None:
@@ -44,14 +47,13 @@ class AutoResumeHook(Hook):
         path, error = found
         if error is not None:
             raise error
-        if path is None:
+        if path is not None:
+            runner._load_from = str(path)
+        elif '://' not in _last_checkpoint(runner.work_dir):  # mmengine loads that of a store
             runner.logger.warning(
                 f'There is no checkpoint in {runner.work_dir} to resume from: training starts anew.'
             )
-            # mmengine would look into `last_checkpoint`.
-            runner._resume = False
-        else:
-            runner._load_from = str(path)
+            runner._resume = False  # mmengine would take what `last_checkpoint` names
 
     def before_train(self, runner: Runner) -> None:
         """Clear away what is half-written."""
@@ -77,10 +79,15 @@ class AutoResumeHook(Hook):
 def _folders(work_dir: str) -> set[Path]:
     """Where checkpoints of a run are: its folder and, with ``out_dir``, that of the last one."""
     folders = {Path(work_dir)}
-    note = Path(work_dir, 'last_checkpoint')
-    if note.is_file() and (last := note.read_text(errors='replace').strip()):
+    if last := _last_checkpoint(work_dir):
         folders.add(Path(last).parent)
     return {folder for folder in folders if folder.is_dir()}
+
+
+def _last_checkpoint(work_dir: str) -> str:
+    """What mmengine has noted, or nothing."""
+    note = Path(work_dir, 'last_checkpoint')
+    return note.read_text(errors='replace').strip() if note.is_file() else ''
 
 
 def _know_files(hook: CheckpointHook, step: int) -> None:
@@ -89,6 +96,8 @@ def _know_files(hook: CheckpointHook, step: int) -> None:
     mmengine saves one list for all hooks, so that after a resume one that saves by step would
     take the numbers of epochs for its own, and leave its earlier files for ever.
     """
+    if hook.filename_tmpl.count('{}') != 1 or not Path(hook.out_dir).is_dir():
+        return  # formatted numbers, or a store
     before, after = hook.filename_tmpl.split('{}')
     steps = sorted(
         int(number)

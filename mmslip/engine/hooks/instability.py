@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -72,6 +72,7 @@ class InstabilityHook(Hook):
         self.max_rise, self.max_rollbacks = max_rise, max_rollbacks
         self.smoothing, self.interval = smoothing, interval
         self._loaded: dict[str, float] = {}
+        self._watch: _Watch | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take up the counts of the run that is resumed."""
@@ -79,7 +80,8 @@ class InstabilityHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save the counts, and by how much the loss has risen."""
-        checkpoint['instability'] = self._watch.state_dict()
+        if self._watch is not None:
+            checkpoint['instability'] = self._watch.state_dict()
 
     def before_train(self, runner: Runner) -> None:
         """Watch model and optimiser."""
@@ -113,9 +115,8 @@ class InstabilityHook(Hook):
             return
         state = watch.read()
         if state['skipped'] or state['rollbacks']:
-            for name in ('skipped', 'rollbacks'):
-                key = 'skipped_steps' if name == 'skipped' else name
-                runner.message_hub.update_scalar(f'train/{key}', int(state[name]))
+            for name, key in (('skipped_steps', 'skipped'), ('rollbacks', 'rollbacks')):
+                runner.message_hub.update_scalar(f'train/{name}', int(state[key]))
         if state['in_a_row'] >= self.max_in_a_row or state['skipped'] >= self.max_skipped:
             self._stop(
                 runner,
@@ -140,11 +141,13 @@ class InstabilityHook(Hook):
             self._stop(runner, f'No checkpoint from before the rise is left: {spike}. {advice}')
         runner._resume = True  # EMAHook restores averaged weights only where it is set
         checkpoint = runner.load_checkpoint(found[0], map_location='cpu', strict=True)
+        barrier()  # before the first process saves this step, and removes the file
         # The schedules have gone on, and learning rates are theirs.
         current = runner.optim_wrapper.state_dict()
         settings = {key: value for key, value in current.items() if key != 'state'}
         settings.pop('loss_scaler', None)
         runner.optim_wrapper.load_state_dict({**checkpoint['optimizer'], **settings})
+        runner.optim_wrapper.zero_grad()  # what the risen loss may have accumulated
         counts = dict(skipped=state['skipped'], rollbacks=state['rollbacks'] + 1)
         self._watch.load_state_dict({**checkpoint['instability'], **counts})
         runner.logger.warning(

@@ -28,8 +28,9 @@ class PreemptionHook(Hook):
 
     Slurm and other schedulers send these before they kill. One process that gets the signal is
     enough: all leave after the same step. That is this step of a single process, and the next step
-    of several, which exchange the news over the CPU while the step runs, so that no GPU waits. A
-    validation that has begun is finished first, since its score would be lost.
+    of several, which exchange the news over the CPU while the step runs, so that no GPU waits; with
+    ``accumulative_counts``, the end of the accumulated step. A validation that has begun is
+    finished first, since its score would be lost.
 
     Signals that reach the whole job would kill the data workers, and with them the run before it
     can save; workers are therefore made to obey SIGTERM from their own process only.
@@ -40,6 +41,7 @@ class PreemptionHook(Hook):
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._told = False
         self._old: dict[int, object] = {}
         self._news: tuple[torch.Tensor, dist.Work] | None = None
         self._group: dist.ProcessGroup | None = None
@@ -68,23 +70,24 @@ class PreemptionHook(Hook):
     ) -> None:
         """Leave if this or another process was told to."""
         if self._group is None:
-            told = self._signal is not None
+            self._told = self._signal is not None
         else:
             # What was sent a step ago has arrived, and is the same everywhere.
-            told = self._receive()
+            self._told |= self._receive()
             self._send()
-        if told:
+        # Accumulated gradients are not saved: this waits until the optimiser has used them.
+        if self._told and runner.optim_wrapper.should_update():
             self._leave(runner, in_step=True)
 
     def after_val(self, runner: Runner) -> None:
         """Leave if the signal came during validation."""
-        if self._group is not None:
-            told = self._receive()
-            self._send()
-            told = self._receive() or told
+        if self._group is None:
+            self._told = self._signal is not None
         else:
-            told = self._signal is not None
-        if told and runner.train_loop is not None:
+            self._told |= self._receive()
+            self._send()
+            self._told |= self._receive()  # nothing else is under way: the news is waited for
+        if self._told:
             self._leave(runner, in_step=False)
 
     def after_train(self, runner: Runner) -> None:
