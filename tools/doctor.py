@@ -86,7 +86,12 @@ def check_model(cfg: Config, args: argparse.Namespace, batch: dict | None, speed
         for option in ('dtype', 'loss_scale', 'use_fsdp'):
             wrapper.pop(option, None)
     model = model.to(device)
-    cost = analysis.measure_training(model, build_optim_wrapper(model, wrapper), batch)
+    cost = analysis.measure_training(
+        model,
+        build_optim_wrapper(model, wrapper),
+        batch,
+        chunk_size=cfg.model.get('chunk_size'),
+    )
     if device == 'cuda':
         available = torch.cuda.get_device_properties(0).total_memory
     else:

@@ -47,28 +47,40 @@ def measure_loader(batches: Iterable[dict], seconds: float = 10.0) -> tuple[floa
 
 
 def measure_training(
-    model: nn.Module, optim_wrapper: OptimWrapper, batch: dict, seconds: float = 15.0
+    model: nn.Module,
+    optim_wrapper: OptimWrapper,
+    batch: dict,
+    seconds: float = 15.0,
+    chunk_size: int | None = None,
 ) -> Cost:
     """Run training steps and measure them; ``model`` is changed by that.
 
     Memory and time are measured on the whole batch where it takes ``seconds`` at most, otherwise on
-    a few samples and scaled up.
+    a few samples and scaled up. With ``chunk_size`` (of SLIP) they are those of a slice; the views
+    of the other samples come on top, and a second forward pass, a third of the time.
     """
     size = _length(batch['inputs'])
-    part = _cut(batch, min(_FEW, size))
+    live = min(size, chunk_size or size)  # samples that have activations at the same time
+    part = _cut(batch, min(_FEW, live))
     _step(model, optim_wrapper, part)  # allocates optimiser state, chooses kernels
     took, held = _step(model, optim_wrapper, part)
     length = _length(part['inputs'])
-    if length < size and 2 * took * size / length < seconds:
-        _step(model, optim_wrapper, batch)
-        took, held = _step(model, optim_wrapper, batch)
-        length = size
+    if length < live and 2 * took * live / length < seconds:
+        part = _cut(batch, live)
+        _step(model, optim_wrapper, part)
+        took, held = _step(model, optim_wrapper, part)
+        length = live
+    held = held * live / length
+    if live < size:
+        views = _bytes(model.data_preprocessor(part, training=True)['inputs'])
+        held += views * (size - live) / length
+        took *= 4 / 3
     # Gradients are freed after each step, and are needed in every one.
     tensors = [*model.parameters(), *model.buffers(), *_trained(model)]
     for state in optim_wrapper.optimizer.state.values():
         tensors += [value for value in state.values() if isinstance(value, Tensor)]
     static = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Cost(length / took, static, round(held * size / length))
+    return Cost(length / took, static, round(held))
 
 
 def _step(model: nn.Module, optim_wrapper: OptimWrapper, batch: dict) -> tuple[float, int]:
@@ -122,13 +134,21 @@ def check_memory(cost: Cost, available: int) -> Finding:
     if total <= 0.9 * available:
         return Finding('memory', text)
     verdict = 'fail' if total > available else 'warn'
-    return Finding('memory', text, verdict, 'a smaller batch, --amp, or activation checkpointing')
+    return Finding(
+        'memory', text, verdict, 'model.chunk_size, a smaller batch, --amp: docs/scaling.md'
+    )
 
 
 def _length(value: Any) -> int:
     while isinstance(value, dict | list | tuple):
         value = next(iter(value.values())) if isinstance(value, dict) else value[0]
     return len(value)
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
+    return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
 
 
 def _cut(value: Any, number: int) -> Any:

@@ -36,6 +36,7 @@ CASES = {
     # What reads or groups all parameters.
     'clipped': dict(clip_grad=dict(max_norm=0.1)),
     'layers': dict(paramwise_cfg=dict(layer_decay_rate=0.5)),
+    'accumulated': dict(accumulative_counts=2),
     'watched': dict(hooks=[dict(type='mmslip.InstabilityHook')]),
     'both': dict(
         model=dict(chunk_size=1),
@@ -44,7 +45,7 @@ CASES = {
     ),
 }
 SAME_AS_SLIP = ('chunks', 'recomputed', 'watched', 'both')
-FOR_SHARDS = ('clipped', 'layers', 'watched', 'both')
+FOR_SHARDS = ('clipped', 'layers', 'accumulated', 'watched', 'both')
 
 
 class Samples(torch.utils.data.Dataset):

@@ -254,6 +254,12 @@ def test_training_is_measured(make_slip: Callable) -> None:
     part = analysis.measure_training(model, wrapper, batch, seconds=0)
     assert part.step == pytest.approx(whole.step, rel=0.3)
     assert math.isfinite(whole.samples_per_s)
+    # In slices of 4, the other 12 samples have only their three float views in memory.
+    sliced = make_slip(chunk_size=4)
+    wrapper = build_optim_wrapper(sliced, dict(optimizer=dict(type='AdamW', lr=1e-3)))
+    cost = analysis.measure_training(sliced, wrapper, batch, chunk_size=4)
+    assert cost.step == pytest.approx(whole.step / 4 + 12 * 3 * view[0].numel() * 4, rel=0.3)
+    assert cost.static == pytest.approx(whole.static, rel=0.01)
 
 
 def test_the_tool_on_a_job(dataset, make_slip, monkeypatch, tmp_path, capsys) -> None:
