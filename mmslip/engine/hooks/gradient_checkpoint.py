@@ -19,8 +19,8 @@ class GradientCheckpointHook(Hook):
     """Keep only the inputs of the blocks for the backward pass (Chen et al., arXiv 1604.06174).
 
     Gradients are the same, random numbers included; a step takes about a third longer, one more
-    forward pass. mmengine's own ``activation_checkpointing`` names blocks one by one, and recomputes
-    reentrantly, which DDP refuses for a tower that runs more than once in a step.
+    forward pass. mmengine's own ``activation_checkpointing`` names blocks one by one, and its
+    recomputation is reentrant, which DDP refuses for a tower that runs more than once in a step.
 
     Args:
         block_types: Class names of the blocks; those of SLIP's two transformers by default.
