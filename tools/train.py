@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from a checkpoint; without a path, from the newest one in the work folder',
+        help='go on from a checkpoint; without a path, from the newest whole one in the work dir',
     )
     parser.add_argument(
         '--amp',

@@ -144,11 +144,11 @@ def _candidates(folders: Iterable[str | Path]) -> list[Path]:
 def _saved_at(path: Path) -> tuple[float, int]:
     """When a checkpoint was saved, in seconds since 1970, and at what step."""
     checkpoint = load_checkpoint_file(path, mmap=zipfile.is_zipfile(path))
-    missing = {'meta', 'state_dict', 'message_hub'} - set(checkpoint)
-    if missing:
-        raise RuntimeError(f'{path} lacks {", ".join(sorted(missing))}: it is no state of a run.')
-    meta = checkpoint['meta']
-    return meta.get('saved_at', path.stat().st_mtime), meta['iter']
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    meta = parts.get('meta')
+    if not {'meta', 'state_dict', 'message_hub'} <= set(parts) or 'iter' not in meta:
+        raise RuntimeError(f'{path} is not the state of a run, but weights alone or something else')
+    return float(meta.get('saved_at', path.stat().st_mtime)), meta['iter']
 
 
 def _checksums_fit(path: Path) -> bool:
@@ -174,7 +174,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     from mmslip.models.adapters import adapt_checkpoint, read_weights  # which import this module
 
     checkpoint = adapt_checkpoint(read_weights(filename, map_location), filename)
-    if isinstance(checkpoint.get('meta'), dict):
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         # mmengine's `resume` would execute it, to compare numbers of GPUs.
         checkpoint['meta'].pop('config', None)
     return checkpoint

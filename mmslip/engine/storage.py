@@ -125,9 +125,9 @@ class _Writing(threading.Thread):
 
 def _sync_folder(folder: Path) -> None:
     """Make a new name last; a file system that cannot do this does not need it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)

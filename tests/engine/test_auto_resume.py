@@ -60,7 +60,7 @@ def test_of_the_same_moment_the_later_step(tmp_path: Path) -> None:
     assert names(tmp_path) == ['iter_10.pth', 'iter_9.pth']
 
 
-@pytest.mark.parametrize('fault', ['cut', 'empty', 'bits', 'code', 'weights', 'text'])
+@pytest.mark.parametrize('fault', ['cut', 'empty', 'bits', 'code', 'weights', 'tensor', 'text'])
 def test_what_is_not_whole_is_passed_by_and_told(
     tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +79,9 @@ def test_what_is_not_whole_is_passed_by_and_told(
         damage(bad, 0.5, 4)
         torch.load(bad, weights_only=True)  # does not notice
     elif fault == 'weights':
-        torch.save(dict(state_dict={}), bad)
+        torch.save(dict(state_dict={}, meta={}), bad)
+    elif fault == 'tensor':
+        torch.save(torch.ones(3), bad)
     elif fault == 'text':
         bad.write_text('version https://git-lfs.github.com/spec/v1')
     assert newest_checkpoint([tmp_path]) == tmp_path / 'good.pth'

@@ -19,7 +19,9 @@ from mmslip.registry import HOOKS
 
 __all__ = ['PreemptionHook']
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1, and macOS no way to tell who sent a signal.
+_SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
+_KNOWS_SENDER = hasattr(signal, 'sigwaitinfo')
 
 
 @HOOKS.register_module()
@@ -124,7 +126,8 @@ class PreemptionHook(Hook):
 
 
 def _protect_workers(loader: DataLoader) -> None:
-    if loader.num_workers and not isinstance(loader.worker_init_fn, _ProtectedStart):
+    protected = isinstance(loader.worker_init_fn, _ProtectedStart)
+    if loader.num_workers and _KNOWS_SENDER and not protected:
         loader.worker_init_fn = _ProtectedStart(loader.worker_init_fn, os.getpid())
 
 
