@@ -142,7 +142,7 @@ class ShardingHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Shard model, averaged model and optimiser state."""
-        if not isinstance(runner.model, FullyShard):
+        if not isinstance(runner.model, FullyShard) or _is_sharded(runner.model.module):
             return
         models = [runner.model.module]
         averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
@@ -158,10 +158,11 @@ class ShardingHook(Hook):
         params = dict(models[0].named_parameters())
         _replace(optimizer, lambda param: params[names[param]])
 
+        # Every process calls this, for whatever hook, and only the main one gets into it, which is
+        # too late for gathering.
         save = runner.save_checkpoint
 
         def save_whole(*args: Any, **kwargs: Any) -> None:
-            # Every process comes by here, and only the main one gets beyond.
             with ExitStack() as stack:
                 for part in (*models, optimizer):
                     stack.enter_context(_whole_state(part))
@@ -197,9 +198,7 @@ def _distribute(value: Any, like: Tensor | None) -> Any:
     """A whole tensor, sharded as ``like``; anything else (a step count, a buffer) as it is."""
     if not isinstance(like, DTensor) or getattr(value, 'shape', None) != like.shape:
         return value
-    value = value.to(like.device)
-    # All processes hold the whole tensor, so none has to send it.
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def _replace(optimizer: Optimizer, new: Callable[[nn.Parameter], nn.Parameter]) -> None:
