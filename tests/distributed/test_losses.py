@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -193,3 +194,20 @@ def test_logits_are_never_held_whole(monkeypatch):
     """Neither forward nor backward makes a tensor beyond a block; 64 x 128 would be the whole."""
     monkeypatch.setattr(info_nce_module, '_MAX_LOGITS', 1024)
     assert largest_tensor(0, 1, 64) == 1024
+
+
+def test_a_global_batch_of_65536():
+    """Some rows against all columns: blocks of 64 MiB, and the values of one piece."""
+    generator = torch.Generator().manual_seed(0)
+    columns = F.normalize(torch.randn(65536, 4, generator=generator), dim=-1)
+    labels = torch.randint(65536, (300,), generator=generator)
+    rows = columns[labels].requires_grad_()
+    with _LargestTensor() as mode:
+        loss, accuracy = info_nce(rows, columns, labels, 10.0)
+        loss.backward()
+    assert mode.numel == 2**24 < 300 * 65536
+    logits = 10 * rows.detach().double() @ columns.double().T
+    assert float(loss) == pytest.approx(float(F.cross_entropy(logits, labels)), abs=1e-5)
+    assert float(accuracy) == pytest.approx(
+        100 * float((logits.argmax(1) == labels).float().mean()), abs=0.5
+    )
