@@ -291,7 +291,7 @@ def test_training_lists_bad_samples(
     assert 2 <= len({line['error'] for line in listed}) == len(listed) <= 8
     for line in listed:
         assert line['index'] is None
-        assert re.search(r'0\d\.tar:bad .*is not an image', line['error'])
+        assert re.search(r'0\d\.tar:bad, .*is not an image', line['error'])
 
 
 def test_an_epoch_loop_is_refused(
