@@ -31,7 +31,9 @@ REQUIREMENTS = [
 EXTRAS = {
     'parquet': ['pyarrow>=14'],
     'stream': ['webdataset>=0.2.86'],
+    'search': ['usearch>=2.16'],
     'timm': ['timm>=1.0'],
+    'web': ['gradio>=6'],
     'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
     'tests': [
         'pytest>=8',
@@ -39,6 +41,10 @@ EXTRAS = {
         'scikit-learn>=1.3',
         'pyarrow>=14',
         'webdataset>=0.2.86',
+        'usearch>=2.16',
+        # The web page, which is tested where there is a browser.
+        'gradio>=6',
+        'playwright>=1.40',
         # What weights are converted from and to.
         'timm>=1.0.20',
         'open_clip_torch>=3.0',

@@ -49,7 +49,7 @@ def main() -> None:
         flops=flops, activations=activations, max_depth=args.depth, show_param_shapes=False
     )
     Console().print(table)
-    print(f'{flops.total() / 1e9:.2f} G multiplications')
+    print(f'{flops.total() / 1e9:.4g} G multiplications')
 
 
 if __name__ == '__main__':
