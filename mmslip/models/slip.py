@@ -15,7 +15,7 @@ from mmslip.models.chunks import run_in_chunks
 from mmslip.models.necks import pool
 from mmslip.registry import MODELS
 
-__all__ = ['SLIP']
+__all__ = ['SLIP', 'embedding_of']
 
 
 @MODELS.register_module()
@@ -128,11 +128,11 @@ class SLIP(BaseModel):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Image embeddings ``(B, D)`` of ``(B, 3, H, W)``, not normalised."""
-        return _embedding(self.neck(self.backbone(image, **self._whole_image)))
+        return embedding_of(self.neck(self.backbone(image, **self._whole_image)))
 
     def encode_text(self, text: Tensor) -> Tensor:
         """Text embeddings ``(B, D)`` of token ids ``(B, L)``, not normalised."""
-        return _embedding(self.text_neck(self.text_backbone(text)))
+        return embedding_of(self.text_neck(self.text_backbone(text)))
 
     def forward(
         self, inputs: dict, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
@@ -211,7 +211,7 @@ class SLIP(BaseModel):
         _distribute('backbone_feat', pool(feats).float(), data_samples)
         if not self.with_text:
             return data_samples
-        image_feat = F.normalize(_embedding(self.neck(feats)).float(), dim=-1)  # (B, D)
+        image_feat = F.normalize(embedding_of(self.neck(feats)).float(), dim=-1)  # (B, D)
         _distribute('image_feat', image_feat, data_samples)
         for task, classes in self.class_embeddings.items():
             judged = [sample for sample in data_samples if _is_judged(sample, task)]
@@ -239,7 +239,7 @@ class SLIP(BaseModel):
         return [inputs[name] for name in names]
 
 
-def _embedding(projected: Tensor | tuple[Tensor, ...]) -> Tensor:
+def embedding_of(projected: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a projection returns; necks of mmpretrain return it in a tuple."""
     return projected if isinstance(projected, Tensor) else projected[-1]
 

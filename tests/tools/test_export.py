@@ -1,6 +1,7 @@
 """Exported towers, run by onnxruntime and by torch.export."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmslip.models import SLIP
 from mmslip.models.adapters import Facts
 from mmslip.models.adapters.facts import IMAGENET_PIXELS
 from tests.models.foreign_models import CLIP, SIDE, images, load_tool, random_slip, save, texts, vit
@@ -71,3 +73,21 @@ def test_export_needs_the_scale_of_the_pixels(tmp_path: Path) -> None:
     (ours / 'config.py').write_text(f'model = {model!r}')
     with pytest.raises(SystemExit, match=r'config\.py has no data_preprocessor with mean and std'):
         load_tool('export').main([*map(str, (ours / 'config.py', ours, tmp_path / 'out'))])
+
+
+@torch.no_grad()
+def test_projections_that_return_tuples(make_slip: Callable[..., SLIP]) -> None:
+    mlp = dict(
+        type='mmslip.MLPProjection',
+        in_channels=32,
+        hid_channels=24,
+        out_channels=16,
+        num_layers=2,
+        norm_cfg=dict(type='BN1d'),
+    )
+    model = make_slip(neck=mlp, text_neck=mlp).eval()
+    tool = load_tool('export')
+    for name, example in tool.example_inputs(model, 32, batch=3).items():
+        encode = model.encode_image if name == 'image' else model.encode_text
+        expected = F.normalize(encode(example), dim=-1)
+        assert torch.equal(tool.towers_of(model)[name](example), expected)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmslip.apis import init_model
 from mmslip.models.necks import pool
+from mmslip.models.slip import embedding_of
 from mmslip.utils import whole_file
 
 TOLERANCE = 1e-4  # of an exported embedding, anywhere
@@ -37,7 +38,7 @@ class Tower(nn.Module):
         feats = self.backbone(x, **self.options)
         if self.neck is None:
             return pool(feats)  # (B, C)
-        return F.normalize(self.neck(feats), dim=-1)  # (B, D)
+        return F.normalize(embedding_of(self.neck(feats)), dim=-1)  # (B, D)
 
 
 def towers_of(model: nn.Module) -> dict[str, Tower]:
