@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmslip.analysis.config import find_all
 from mmslip.apis.model import init_model
-from mmslip.apis.sources import open_source
+from mmslip.apis.sources import ImageFiles, open_source
 from mmslip.models import SLIP
 from mmslip.registry import TOKENIZERS, TRANSFORMS
 from mmslip.utils import digest_of
@@ -48,8 +48,7 @@ class SLIPInferencer(BaseInferencer):
     Args:
         model: A model, the path of a config file, a config, or a name of
             :func:`mmslip.list_models`.
-        pretrained: Checkpoint file; None leaves the weights of a given model, and initialises
-            others at random.
+        pretrained: Checkpoint file; without it the weights are random, or those of a given model.
         device: Defaults to the GPU where there is one.
 
     Raises:
@@ -66,10 +65,10 @@ class SLIPInferencer(BaseInferencer):
         device: str | torch.device | None = None,
     ) -> None:
         if not isinstance(model, BaseModel):
-            model, pretrained = init_model(model, pretrained, device), None
-        elif not hasattr(model, '_config'):
-            raise ValueError('The model has no config: build it with mmslip.init_model.')
-        super().__init__(model, None if pretrained is None else str(pretrained), device)
+            model = init_model(model, pretrained, device)
+        elif pretrained is not None or not hasattr(model, '_config'):
+            raise ValueError('Build the model with mmslip.init_model, which loads its weights.')
+        super().__init__(model, pretrained=False, device=device)
         cfg = self.config
         tokenizer = next(find_all(cfg.to_dict(), 'TokenizeCaption'), {}).get('tokenizer')
         if tokenizer is None and model.with_text:
@@ -89,6 +88,8 @@ class SLIPInferencer(BaseInferencer):
                 images.append(item)
             else:
                 source = open_source(item)
+                if not isinstance(source, ImageFiles):
+                    raise ValueError(f'{item} is no image file and no folder of images.')
                 images += [source.get_data_info(place)['img_path'] for place in range(len(source))]
         return images
 

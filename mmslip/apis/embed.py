@@ -106,14 +106,14 @@ class EmbeddingInferencer(SLIPInferencer):
 
     def _embed_block(
         self, batches: Iterable[list], feature: str | None
-    ) -> tuple[list[str], list[np.ndarray], dict[str, str]]:
+    ) -> tuple[list[str], list[np.ndarray], list[tuple[str, str]]]:
         """Names and embeddings of readable images, and what is wrong with the others."""
-        names, feats, bad = [], [], {}
+        names, feats, bad = [], [], []
         for batch in batches:
             found = self.embed([sample for _, sample in batch], feature)
             for (name, _), feat in zip(batch, found, strict=True):
                 if isinstance(feat, Exception):
-                    bad[name] = str(feat)
+                    bad.append((name, str(feat)))
                 else:
                     names.append(name)
                     feats.append(feat.numpy())
@@ -163,17 +163,17 @@ def _enter(folder: Path, job: dict[str, Any]) -> None:
                 f'{folder} has the parts of another job, of other {", ".join(odd)}: name a new '
                 'folder, or delete this one.'
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif any(path.name[0] != '.' for path in folder.glob('*')):
         raise ValueError(f'{folder} is not empty: name a new folder for the embeddings.')
     else:
         with whole_file(file) as part:
             part.write_text(json.dumps(job) + '\n', encoding='utf-8')
 
 
-def _list_bad(folder: Path, number: int, bad: dict[str, str]) -> None:
+def _list_bad(folder: Path, number: int, bad: list[tuple[str, str]]) -> None:
     """Write the list with the bad images of one more part, once even if the part comes anew."""
     lines = [line for line in _read_lines(folder / _BAD) if line['part'] < number]
-    lines += [dict(image=name, error=error, part=number) for name, error in bad.items()]
+    lines += [dict(image=name, error=error, part=number) for name, error in bad]
     if lines:
         _write_lines(folder / _BAD, lines)
 

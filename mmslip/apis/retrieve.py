@@ -103,7 +103,7 @@ class ImageRetrievalInferencer(SLIPInferencer):
         self, names: Sequence[str], known: dict[int, int], changes: IndexChanges
     ) -> Iterator[tuple[Record, np.ndarray]]:
         """Record and embedding of every file that can be read."""
-        read = partial(_read_file, self.pipeline, self.folder, known.keys())
+        read = partial(_read_file, self.pipeline, self.folder, frozenset(known))
         for batch in load(names, read, self.batch_size, self.num_workers):
             fresh = [sample for _, sample in batch if sample is not None]
             feats = iter(self.embed(fresh))

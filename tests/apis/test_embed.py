@@ -104,6 +104,13 @@ def test_tables(model, folder, tmp_path) -> None:
         check(model, paths, names, feats)
 
 
+def test_a_bad_image_counts_as_often_as_it_is_listed(model, folder, tmp_path) -> None:
+    (folder / '00.png').write_bytes(b'no image')
+    paths = [folder / '00.png', folder / '01.png', folder / '00.png']
+    done = EmbeddingInferencer(model)(paths, tmp_path / 'out', 'npy')
+    assert done == dict(images=1, bad=2, parts=1)
+
+
 def test_killed_at_any_moment_it_goes_on(model, folder, tmp_path, monkeypatch) -> None:
     (folder / '00.png').write_bytes(b'no image')
     (folder / '02.png').write_bytes(b'no image')

@@ -110,6 +110,7 @@ def test_the_pipeline_is_that_of_the_evaluation(files: tuple[Path, Path], tmp_pa
     [
         (dict(inputs='none.jpg', labels=['a', 'b']), FileNotFoundError, 'none.jpg'),
         (dict(inputs='.', labels=['a', 'b']), ValueError, 'holds no image'),
+        (dict(inputs='t.jsonl', labels=['a', 'b']), ValueError, 't.jsonl is no image file'),
         (dict(inputs=[], labels=['a']), ValueError, 'two classes'),
         (dict(inputs=[], labels=['a', 'b'], templates=['no place']), ValueError, 'template'),
         (dict(inputs=[]), ValueError, 'labels. or .task'),
@@ -120,6 +121,7 @@ def test_the_pipeline_is_that_of_the_evaluation(files: tuple[Path, Path], tmp_pa
 def test_errors_name_the_fault(model, monkeypatch, tmp_path, arguments, kind, message) -> None:
     (tmp_path / 'empty').mkdir()
     monkeypatch.chdir(tmp_path / 'empty')
+    Path('t.jsonl').write_text('{"image": "a", "caption": "b"}')
     with pytest.raises(kind, match=message):
         ZeroShotClassificationInferencer(model)(**arguments)
 
