@@ -64,6 +64,11 @@ def apply_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     cfg.setdefault('work_dir', str(Path('work_dirs', Path(args.config).stem)))
     if args.resume:
+        if args.resume != 'auto' and Path(args.resume).is_dir():
+            raise SystemExit(
+                f'--resume takes a checkpoint, and {args.resume} is a folder: to go on from the '
+                f'newest checkpoint in it, say --work-dir {args.resume} --resume.'
+            )
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.amp == 'bf16':

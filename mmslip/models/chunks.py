@@ -31,11 +31,11 @@ def run_in_chunks(module: nn.Module, chunk_size: int) -> None:
         chunk_size: Samples in a slice; a smaller batch runs as it is.
 
     Raises:
-        ValueError: ``chunk_size`` is not positive; or, when run, the module has batch norm in
-            training mode, whose statistics would be those of a slice.
+        ValueError: ``chunk_size`` is no positive integer; or, when run, the module has batch norm
+            in training mode, whose statistics would be those of a slice.
     """
-    if chunk_size < 1:
-        raise ValueError(f'chunk_size must be at least 1, not {chunk_size}.')
+    if not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValueError(f'chunk_size must be a whole number from 1 on, not {chunk_size!r}.')
     module.forward = _ChunkedForward(module.forward, chunk_size)
 
 

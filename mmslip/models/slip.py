@@ -45,7 +45,7 @@ class SLIP(BaseModel):
 
     Raises:
         ValueError: The language half is given in part, or no half is given; or ``frozen`` names
-            something else than a part.
+            something else than a part, or is a text instead of a list.
     """
 
     def __init__(
@@ -113,6 +113,8 @@ class SLIP(BaseModel):
     def _freeze(self, names: Sequence[str]) -> tuple[str, ...]:
         """Take parts out of training; they stay in evaluation mode by :meth:`train`."""
         parts = dict(self.named_children())
+        if isinstance(names, str):
+            raise ValueError(f"frozen takes a list, ['{names}'], not the text {names!r}.")
         for name in names:
             if name not in parts:
                 raise ValueError(f'frozen names {name!r}, which is none of {", ".join(parts)}.')

@@ -210,6 +210,7 @@ def test_a_step_without_fault_ends_the_row(tmp_path):
     )
     runner.train()
     assert runner.message_hub.get_scalar('train/skipped_steps').current() == 6
+    assert 'train/rollbacks' not in runner.message_hub.log_scalars  # nothing to tell
 
 
 class Spiking(Regression):

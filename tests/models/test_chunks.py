@@ -228,8 +228,12 @@ def test_batch_norm_of_a_tower_is_refused(make_slip: Callable[..., SLIP]) -> Non
     whole.backbone.forward = whole.backbone.forward.forward
     found, expected = (step(each, make_batch()) for each in (model, whole))
     assert_equal(found, expected, rtol=1e-3, atol=1e-5)
-    with pytest.raises(ValueError, match='chunk_size must be at least 1'):
-        make_slip(chunk_size=0)
+
+
+@pytest.mark.parametrize('size', [0, 2.5, 'large'])
+def test_chunk_size_is_a_positive_integer(make_slip: Callable[..., SLIP], size: object) -> None:
+    with pytest.raises(ValueError, match='chunk_size must be a whole number from 1 on'):
+        make_slip(chunk_size=size)
 
 
 class _LiveMemory(TorchDispatchMode):
@@ -301,3 +305,5 @@ def test_frozen_parts(make_slip: Callable[..., SLIP], frozen: list[str]) -> None
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"'bakbone', which is none of .*backbone, neck"):
         make_slip(frozen=['bakbone'])
+    with pytest.raises(ValueError, match=r"frozen takes a list, \['backbone'\]"):
+        make_slip(frozen='backbone')

@@ -114,8 +114,8 @@ class InstabilityHook(Hook):
         if (runner.iter + 1) % self.interval:
             return
         state = watch.read()
-        if state['skipped'] or state['rollbacks']:
-            for name, key in (('skipped_steps', 'skipped'), ('rollbacks', 'rollbacks')):
+        for name, key in (('skipped_steps', 'skipped'), ('rollbacks', 'rollbacks')):
+            if state[key]:
                 runner.message_hub.update_scalar(f'train/{name}', int(state[key]))
         if state['in_a_row'] >= self.max_in_a_row or state['skipped'] >= self.max_skipped:
             self._stop(
