@@ -18,6 +18,7 @@ REQUIREMENTS = [
     'numpy>=1.26',
     'Pillow>=10',
     'safetensors>=0.4',
+    'filelock>=3.12',
     'matplotlib>=3.7',
     'rich>=13',
     'jinja2>=3.1',
@@ -33,10 +34,14 @@ EXTRAS = {
     'stream': ['webdataset>=0.2.86'],
     'search': ['usearch>=2.16'],
     'timm': ['timm>=1.0'],
+    'text': ['transformers>=4.50'],
     'web': ['gradio>=6'],
+    'hub': ['huggingface_hub>=0.30'],
+    'lora': ['peft>=0.14'],
     'onnx': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
     'tests': [
         'pytest>=8',
+        'pytest-xdist>=3.5',
         'ruff>=0.9',
         'scikit-learn>=1.3',
         'pyarrow>=14',
@@ -45,14 +50,19 @@ EXTRAS = {
         # The web page, which is tested where there is a browser.
         'gradio>=6',
         'playwright>=1.40',
+        'peft>=0.14',
         # What weights are converted from and to.
         'timm>=1.0.20',
         'open_clip_torch>=3.0',
         'transformers>=4.50',
+        'sentence-transformers>=5.4',
+        'huggingface_hub>=0.30',
         'onnx>=1.17',
         'onnxscript>=0.5',
         'onnxruntime>=1.20',
     ],
+    # The site; see docs/conf.py.
+    'docs': ['sphinx>=8', 'myst-parser>=4', 'furo>=2024.8.6'],
     # Only for making the emoji data set again.
     'converters': ['resvg-py>=0.1'],
 }
@@ -90,18 +100,25 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
+    keywords='SLIP CLIP SimCLR image-text pre-training self-supervised OpenMMLab mmengine',
     python_requires='>=3.10',
     packages=find_packages(include=['mmslip', 'mmslip.*']),
-    package_data={
-        'mmslip': [
-            'analysis/report/*',
-            'datasets/data/*',
-            'datasets/data/**/*',
-            'evaluation/data/*',
-            'evaluation/data/tasks/*',
-        ],
-    },
+    package_data={'mmslip': ['**/*']},  # data, templates, weights, py.typed
+    exclude_package_data={'mmslip': ['*.pyc']},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
+    entry_points=dict(console_scripts=['mmslip = mmslip.cli:main']),
     cmdclass={'build_py': BuildWithMim},
 )

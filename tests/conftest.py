@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmslip.models import SLIP
+from tests.installed import Installed, install
 
 SHARED = Path(__file__).parents[2] / 'shared'
 
@@ -29,12 +33,57 @@ def _default_scope() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a test runs: on the CPU, and once more, marked ``gpu``, on a CUDA device.
+
+    There convolutions take all of float32, which they round (TF32) by default.
+    """
+    if request.param == 'cpu':
+        yield 'cpu'
+        return
+    if not torch.cuda.is_available():
+        pytest.skip('needs a CUDA device')
+    rounds = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield 'cuda'
+    torch.backends.cudnn.allow_tf32 = rounds
+
+
 @pytest.fixture(scope='session')
 def shared_dir() -> Path:
     """Reference material beside the checkout, which is not part of the project."""
     if not SHARED.is_dir():
         pytest.skip('there is no folder `shared` beside the checkout')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel of this checkout in a folder of its own."""
+    return install(tmp_path_factory.mktemp('installed'))
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """Address of a server of ``tmp_path``, and the paths that it was asked for."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=tmp_path)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f'http://127.0.0.1:{server.server_port}', asked
+        server.shutdown()
+        thread.join()
 
 
 def draw_shape(number: int) -> np.ndarray:
@@ -81,7 +130,7 @@ def make_slip() -> Callable[..., SLIP]:
                 img_size=32,
                 patch_size=16,
             ),
-            neck=dict(type='mmslip.LinearProjection', in_channels=32, out_channels=16),
+            neck=dict(type='mmslip.LinearProjection', out_channels=16),
             text_backbone=dict(
                 type='mmslip.TextTransformer',
                 context_length=16,
@@ -89,13 +138,12 @@ def make_slip() -> Callable[..., SLIP]:
                 num_layers=2,
                 num_heads=2,
             ),
-            text_neck=dict(type='mmslip.LinearProjection', in_channels=32, out_channels=16),
+            text_neck=dict(type='mmslip.LinearProjection', out_channels=16),
             head=dict(type='mmslip.CLIPHead'),
             ssl=dict(
                 type='mmslip.SimCLR',
                 neck=dict(
                     type='NonLinearNeck',
-                    in_channels=32,
                     hid_channels=64,
                     out_channels=16,
                     num_layers=3,

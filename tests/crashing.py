@@ -67,13 +67,20 @@ def make_runner(
     model: nn.Module | None = None,
     hooks: tuple = (),
     data: dict | None = None,
+    averages: bool = True,
+    traced: bool = True,
     **options: object,
 ) -> Runner:
-    """A run with checkpoints every ``interval`` steps and every epoch, and averaged weights."""
+    """A run with checkpoints every ``interval`` steps and every epoch, and averaged weights.
+
+    Where it is ``traced``, the loss of each step is read and written, and ``act`` called.
+    """
     folder.mkdir(exist_ok=True, parents=True)
     base = Config.fromfile(ROOT / 'configs' / '_base_' / 'default_runtime.py')
     unneeded = ('mmslip.EvaluationRecordHook', 'mmslip.RunSummaryHook', 'mmslip.ProgressHook')
     custom_hooks = [hook for hook in base.custom_hooks if hook.type not in unneeded]
+    if averages:
+        custom_hooks.append(dict(type='EMAHook', momentum=0.1))
     base.default_hooks.step_checkpoint.interval = interval
     loader = dict(
         batch_size=4,
@@ -94,7 +101,7 @@ def make_runner(
             dict(type='CosineAnnealingLR', by_epoch=True, T_max=3),
         ],
         default_hooks=base.default_hooks,
-        custom_hooks=[*custom_hooks, dict(type='EMAHook', momentum=0.1), Trace(act), *hooks],
+        custom_hooks=[*custom_hooks, *([Trace(act)] if traced else []), *hooks],
         default_scope='mmpretrain',
         randomness=dict(seed=3),
         resume=resume,

@@ -35,19 +35,21 @@ def test_the_example_is_an_external_plug_in(tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding='utf-8')
-    for name in ('configs', 'tools'):
-        (tmp_path / name).symlink_to(ROOT / name)
 
     # Aside, so that the environment stays as it is; setuptools and the requirements are there.
     assert 'pip install ./slip-vicreg\n' in text
     site = tmp_path / 'site'
     install = 'pip install --quiet --no-deps --no-index --no-build-isolation ./slip-vicreg --target'
-    run = dict(cwd=tmp_path, check=True, env={**os.environ, 'PYTHONPATH': str(site)})
+    run = dict(
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(site), str(ROOT)])},
+    )
     subprocess.run([sys.executable, '-m', *install.split(), str(site)], **run)
     assert (site / 'slip_vicreg.py').is_file()
 
-    assert 'python tools/train.py vicreg_emoji.py\n' in text
-    command = ['tools/train.py', 'vicreg_emoji.py', '--no-validate', '--work-dir', 'run']
+    assert '\nmmslip train vicreg_emoji.py\n' in text
+    command = ['-m', 'mmslip', 'train', 'vicreg_emoji.py', '--no-validate', '--work-dir', 'run']
     subprocess.run([sys.executable, *command, '--cfg-options', *flat(OPTIONS)], **run)
     (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     steps = [json.loads(line) for line in scalars.read_text().splitlines()]

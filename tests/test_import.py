@@ -1,4 +1,4 @@
-"""mmslip can be imported beside packages that break mmpretrain."""
+"""What ``import mmslip`` does, and what it leaves to the imports that follow."""
 
 import os
 import subprocess
@@ -7,11 +7,18 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmpretrain.utils import dependency
 
 import mmslip
+from mmslip.plugin import switch_off_multimodal
+from mmslip.utils.config import load_config
 
+ROOT = Path(__file__).parents[1]
 SCRIPT = """
+import sys
+import mmslip
+assert not {'mmengine', 'mmpretrain', 'torch'} & sys.modules.keys()
 import mmslip.datasets, mmslip.engine, mmslip.models
 from mmpretrain.registry import MODELS
 print('models:', 'VisionTransformer' in MODELS)
@@ -30,7 +37,7 @@ def install(folder: Path, name: str, version: str) -> None:
 def test_import_beside_transformers_and_pycocotools(tmp_path: Path) -> None:
     install(tmp_path, 'transformers', '5.0.0rc1')
     install(tmp_path, 'pycocotools', '2.0.11')
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', SCRIPT],
         env={**os.environ, 'PYTHONPATH': path},
@@ -60,5 +67,43 @@ def test_multimodal_models_are_left_where_they_work(
 
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
     monkeypatch.setattr(metadata, 'version', version)
-    mmslip._keep_mmpretrain_importable()
+    switch_off_multimodal(dependency)
     assert dependency.WITH_MULTIMODAL is left
+
+
+@pytest.mark.parametrize('order', ['mmslip, mmengine', 'mmengine, mmslip'])
+def test_bases_of_mmslip_in_any_folder(tmp_path: Path, order: str) -> None:
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = ['mmslip::clip/clip_vit-b16_cc3m.py']\nmodel = dict(chunk_size=64)\n"
+    )
+    code = f'import {order}; print(mmengine.Config.fromfile("mine.py").pretty_text)'
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    wanted = Config.fromfile(ROOT / 'configs' / 'clip' / 'clip_vit-b16_cc3m.py')
+    wanted.model.chunk_size = 64
+    # No `_scope_`, in which mmpretrain's names would mean nothing.
+    assert Config.fromstring(run.stdout, '.py').to_dict() == wanted.to_dict()
+
+
+def test_a_base_that_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text("_base_ = ['mmslip::clip/clip_vit-b16_cc3n.py']\n")
+    with pytest.raises(FileNotFoundError, match=r'is clip_vit-b16_cc3m meant, .*mmslip::clip/clip'):
+        Config.fromfile(tmp_path / 'mine.py')
+
+
+def test_bases_of_others_are_found_by_mmengine(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text("_base_ = ['mmpretrain::_base_/models/resnet50.py']\n")
+    assert Config.fromfile(tmp_path / 'mine.py').model._scope_ == 'mmpretrain'
+
+
+def test_names_are_listed_before_they_are_imported() -> None:
+    assert {'get_model', 'load_config', '__version__'} <= set(dir(mmslip))
+    assert mmslip.load_config is load_config
+    with pytest.raises(AttributeError, match=r'no attribute .get_modell'):
+        mmslip.get_modell  # noqa: B018

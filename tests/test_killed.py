@@ -11,7 +11,8 @@ import mmengine.hooks.checkpoint_hook
 import numpy as np
 import pytest
 
-from mmslip.engine.checkpoint import whole_checkpoints
+from mmslip.engine.checkpointing.find import whole_checkpoints
+from tests import killing
 from tests.crashing import EPOCH_LOOP, ITER_LOOP, assert_same_run, finish, kill, start
 
 BALLAST = 0.5  # million parameters: a checkpoint of 10 MB, so that half of the time goes to saving
@@ -135,3 +136,45 @@ def test_killed_within_saving(straight, tmp_path, stage, number):
         assert left[:1] == ([killed] if stage in LASTING else before)
     finish(tmp_path, ballast=BALLAST, resume=True)
     assert_same_run(tmp_path, straight(EPOCH_LOOP)[0])
+
+
+def check_kinds(folder: Path, kind: str, sizes: tuple[int, ...]) -> None:
+    """Kill a run until it has ended, and compare it with one that nobody killed."""
+    killing.write_data(folder / 'data')
+    by_epoch = kind != 'stream'
+    draws = np.random.default_rng(len(kind))
+    killed, whole = folder / 'killed', folder / 'whole'
+    kills = killing.kill_often(killed, folder / 'data', kind, by_epoch, sizes, draws)
+    killing.straight(whole, folder / 'data', kind, by_epoch, sizes[0])
+    print(f'{kills} kills')
+    killing.assert_each_sample_once(killed)
+    assert killing.visited(killed) == killing.visited(whole)
+    if len(sizes) == 1:
+        assert killing.losses(killed) == killing.losses(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif('MMSLIP_SLOW_TESTS' not in os.environ, reason='takes minutes')
+@pytest.mark.parametrize('sizes', [(2,), (1, 2, 4)])
+@pytest.mark.parametrize('kind', killing.KINDS)
+def test_killed_over_all_kinds_of_data(tmp_path: Path, kind: str, sizes: tuple[int, ...]) -> None:
+    check_kinds(tmp_path, kind, sizes)
+
+
+SLOW = pytest.mark.skipif('MMSLIP_SLOW_TESTS' not in os.environ, reason='takes half a minute')
+
+
+@pytest.mark.parametrize('kind', ['stream', pytest.param('table', marks=SLOW)])
+def test_one_two_four_and_one_process_share_an_epoch(tmp_path: Path, kind: str) -> None:
+    """Each is killed after some steps; the last one goes on to the end."""
+    killing.write_data(tmp_path / 'data')
+    run = tmp_path / 'run'
+    for number, (world_size, kill_after) in enumerate([(1, 2), (2, 5), (4, 9), (1, None)]):
+        processes = killing.start(
+            run, tmp_path / 'data', kind, kind == 'table', world_size, number, kill_after, epochs=2
+        )
+        for process in processes:
+            process.join()
+        expected = 0 if kill_after is None else -signal.SIGKILL
+        assert {process.exitcode for process in processes} == {expected}
+    killing.assert_each_sample_once(run, epochs=2)

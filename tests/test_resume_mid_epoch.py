@@ -227,7 +227,7 @@ def test_late_steps_are_reached_without_loading(tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     late = 100_003
     checkpoint['meta'].update(epoch=0, iter=late)
-    checkpoint['meta']['data_order'].update(epoch=late // STEPS, step=late % STEPS)
+    checkpoint['meta']['data_place'].update(epoch=late // STEPS, samples=late % STEPS * BATCH)
     torch.save(checkpoint, path)
     loop = dict(by_epoch=False, max_iters=late + 4)
     begin = time.process_time()
@@ -243,7 +243,11 @@ def test_checkpoints_without_a_note_resume_by_their_step(straight, tmp_path):
     train(tmp_path, loop, STEPS + 2)
     path = tmp_path / f'iter_{STEPS + 2}.pth'
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint['meta'].pop('data_order') == dict(epoch=1, step=2, steps=STEPS, seed=3)
+    place = checkpoint['meta'].pop('data_place')
+    dataset = dict(type='Numbers', samples=SAMPLES)
+    assert len(place['order']['dataset'].pop('digest_of_records')) == 12
+    order = dict(type='VisitSampler', shuffle=True, dataset=dataset)
+    assert place == dict(epoch=1, samples=2 * BATCH, ended=False, seed=3, order=order)
     torch.save(checkpoint, path)
     assert train(tmp_path, loop, resume=True).steps == steps[STEPS + 2 :]
 
@@ -270,8 +274,8 @@ def train_rank(rank: int, world_size: int, folder: str, loop: dict, kill_after: 
 @LOOPS
 def test_processes_share_an_epoch_before_and_after_a_resume(tmp_path, loop):
     """Two processes with two samples each, killed in the second epoch."""
-    loop = {**loop, 'max_epochs': 2} if loop['by_epoch'] else {**loop, 'max_iters': 2 * STEPS + 2}
-    steps = (SAMPLES + 1) // 2 // 2  # of one process in an epoch: 6 of 2
+    steps = SAMPLES // 2 // 2  # of one process in an epoch: 5 of 2
+    loop = {**loop, 'max_epochs': 2} if loop['by_epoch'] else {**loop, 'max_iters': 2 * steps}
     whole, first, rest = zip(
         *run_processes(train_rank, 2, str(tmp_path), loop, steps + 2), strict=True
     )
@@ -281,6 +285,11 @@ def test_processes_share_an_epoch_before_and_after_a_resume(tmp_path, loop):
         assert len(accesses(tmp_path / 'killed', f'accesses_{rank}')) == 2 * 2 * steps
     for epoch in range(2):
         parts = [set(numbers(part[epoch * steps : (epoch + 1) * steps])) for part in whole]
-        assert parts[0] | parts[1] == set(range(SAMPLES))
-        # 23 samples are rounded up to 24 by one that both may have.
-        assert len(parts[0] & parts[1]) <= 1
+        assert len(parts[0]) == len(parts[1]) == 2 * steps
+        assert not parts[0] & parts[1]
+
+
+@LOOPS
+def test_a_set_smaller_than_a_batch_is_refused(tmp_path, loop):
+    with pytest.raises(ValueError, match=r'The 23 samples .* fewer than a batch .*\(24\): lower'):
+        train(tmp_path, loop, batch_size=24)

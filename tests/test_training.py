@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_promises(trained):
     assert list(trained.glob('*/vis_data/vis_image/retrieval_val_*.png'))
     assert list(trained.glob('*/vis_data/events.out.tfevents.*'))
     log = next(trained.glob('*/*.log')).read_text()
-    assert 'Done: best' in log
+    assert re.search(r'Done: 8 steps\.\n  best +zero_shot/val_top1 ', log)
     assert 'retrieval_val_8.png' in log
 
 
@@ -186,6 +187,7 @@ def test_torchrun_with_two_processes_then_test(tmp_path):
     torchrun = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
     train = (ROOT / 'tools' / 'train.py', config, '--launcher', 'pytorch', '--amp')
     run_tool(*train, launcher=torchrun)
+    assert (work_dir / 'report.html').is_file()
     losses = logged(work_dir)
     assert len(losses) == 4  # 32 samples / 2 processes / batch 8, two epochs
     assert torch.tensor(losses).isfinite().all()

@@ -1,19 +1,20 @@
 """No file that is loaded can run code, whichever way it is loaded."""
 
-import importlib.util
-import sys
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmslip.apis import init_model
+from mmslip.cli import convert as convert_weights
+from mmslip.cli import test, train
 from mmslip.registry import MODELS
 from tests.engine.test_checkpoint import PAYLOADS
 from tests.test_training import logged, small_config
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -53,64 +54,82 @@ def evil(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a tool as its command line does."""
-
-    def run(tool: str, *arguments: object) -> None:
-        path = ROOT / 'tools' / tool
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, 'argv', [path.name, *map(str, arguments)])
-        module.main()
-
-    return run
+def resume(path: Path, settings: Path) -> None:
+    train.main([*map(str, (settings, '--resume', path))])
 
 
-def resume(call: Callable, path: Path, settings: Path) -> None:
-    call('train.py', settings, '--resume', path)
+def resume_automatically(path: Path, settings: Path) -> None:
+    train.main([*map(str, (settings, '--resume'))])
 
 
-def resume_automatically(call: Callable, path: Path, settings: Path) -> None:
-    call('train.py', settings, '--resume')
+def load_from(path: Path, settings: Path) -> None:
+    new = ['--work-dir', str(settings.parent / 'new')]
+    train.main([str(settings), *new, '--cfg-options', f'load_from={path}'])
 
 
-def load_from(call: Callable, path: Path, settings: Path) -> None:
-    call('train.py', settings, '--cfg-options', f'load_from={path}')
+def evaluate(path: Path, settings: Path) -> None:
+    test.main([*map(str, (settings, path))])
 
 
-def evaluate(call: Callable, path: Path, settings: Path) -> None:
-    call('test.py', settings, path)
+def convert(path: Path, settings: Path) -> None:
+    convert_weights.main([*map(str, (path, path.parent / 'converted', '--config', settings))])
 
 
-def convert(call: Callable, path: Path, settings: Path) -> None:
-    call('model_converters/convert.py', path, path.parent / 'converted', '--config', settings)
-
-
-def init_cfg(call: Callable, path: Path, settings: Path) -> None:
+def init_cfg(path: Path, settings: Path) -> None:
     pretrained = dict(type='Pretrained', checkpoint=str(path), prefix='neck.')
     neck = dict(type='mmslip.LinearProjection', in_channels=16, out_channels=128)
     MODELS.build(dict(neck, init_cfg=pretrained)).init_weights()
 
 
+def init(path: Path | str, settings: Path) -> None:
+    init_model(settings, path, 'cpu')
+
+
 @pytest.mark.parametrize('kind', ['os.mkdir', 'import', 'config'])
 @pytest.mark.parametrize(
     'load',
-    [resume, resume_automatically, load_from, evaluate, convert, init_cfg],
+    [resume, resume_automatically, load_from, evaluate, convert, init_cfg, init],
     ids=lambda load: load.__name__,
 )
-def test_code_in_a_checkpoint_does_not_run(evil, call, tmp_path, load, kind):
+def test_code_in_a_checkpoint_does_not_run(evil, tmp_path, load, kind):
     path = evil(kind)
     settings = tmp_path / 'config.py'
     config(path.parent).dump(settings)
     if kind == 'config':
-        load(call, path, settings)
+        load(path, settings)
         if load in (resume, resume_automatically):
             assert len(logged(path.parent)) == 4  # it has gone on
     else:
         # The file is refused, by its name; looking for a checkpoint, it is as good as none.
         text = r'No checkpoint .* is whole' if load is resume_automatically else 'never runs code'
         with pytest.raises((RuntimeError, SystemExit), match=rf'(?s){text}'):
-            load(call, path, settings)
+            load(path, settings)
+    assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.parametrize('kind', ['os.mkdir', 'config', 'good'])
+@pytest.mark.parametrize(
+    'load', [resume, load_from, evaluate, init_cfg, init], ids=lambda load: load.__name__
+)
+def test_nor_one_behind_an_address(evil, trained, tmp_path, serve, monkeypatch, load, kind):
+    # The variable with which users of OpenMMLab let PyTorch unpickle as before 2.6.
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    address, asked = serve
+    path = tmp_path / 'run' / 'epoch_1.pth'
+    if kind == 'good':
+        path.parent.mkdir()
+        shutil.copy(trained, path)
+    else:
+        evil(kind)
+    settings = tmp_path / 'config.py'
+    config(path.parent).dump(settings)
+    load_it = partial(load, f'{address}/run/epoch_1.pth', settings)
+    if kind == 'os.mkdir':
+        with pytest.raises((RuntimeError, SystemExit), match=r'(?s)never runs code'):
+            load_it()
+    else:
+        load_it()
+        if load is resume:
+            assert len(logged(path.parent)) == 4
+    assert asked == ['/run/epoch_1.pth']
     assert not (tmp_path / 'executed').exists()

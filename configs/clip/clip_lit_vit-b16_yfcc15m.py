@@ -3,8 +3,13 @@
 _base_ = ['clip_vit-b16_yfcc15m.py']
 
 # A starting point, not tuned: batch and learning rate are those of CLIP.
-checkpoint = 'work_dirs/simclr_vit-b16_yfcc15m/epoch_25.pth'
 model = dict(
     frozen=['backbone'],
-    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')),
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/simclr_vit-b16_yfcc15m/epoch_25.pth',
+            prefix='backbone.',
+        )
+    ),
 )

@@ -2,58 +2,19 @@
 
 _base_ = [
     '../_base_/default_runtime.py',
-    '../_base_/views.py',
+    '../_base_/ssl/simclr.py',
     '../_base_/datasets/yfcc15m.py',
+    '../_base_/schedules/simclr.py',
 ]
 
-batch_size = 64  # x 64 GPUs = 4096
-lr = 3.2e-3  # for 64 GPUs x 64 = 4096
-
-model = dict(
-    type='mmslip.SLIP',
-    data_preprocessor=dict(type='mmslip.SLIPDataPreprocessor'),
-    backbone=dict(
-        type='mmslip.VisionTransformer',
-        arch='base',  # 768 wide, 12 layers, 12 heads
-        img_size=224,
-        patch_size=16,  # 14 x 14 patches and the class token: 197 tokens
-    ),
-    ssl=dict(
-        type='mmslip.SimCLR',
-        neck=dict(
-            type='NonLinearNeck',  # 768 -> 4096 -> 4096 -> 256
-            in_channels=768,
-            hid_channels=4096,
-            out_channels=256,
-            num_layers=3,
-            with_bias=True,
-            with_last_bias=True,
-            with_last_bn=False,
-            with_avg_pool=False,
-            norm_cfg=dict(type='BN1d'),  # over all GPUs: `sync_bn` of the runtime
-        ),
-        head=dict(type='mmslip.SimCLRHead', temperature=0.1),
-    ),
+# Without the language half, its view and the captions.
+model = dict(neck=None, text_backbone=None, text_neck=None, head=None)
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mmslip.LoadImage', defer=True),
+            dict(type='mmslip.SLIPViews', size=224, image_views=0),
+            dict(type='mmslip.PackSLIPInputs'),
+        ]
+    )
 )
-
-train_pipeline = [
-    _base_.load_image,
-    dict(type='mmslip.MultiView', num_views=[2], transforms=[_base_.ssl_view]),
-    dict(type='mmslip.PackSLIPInputs'),
-]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
-
-# The published runs trained in fp16 (`--amp fp16`), without gradient clipping.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='mmslip.NoDecay1dOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-8, fused=True),
-)
-param_scheduler = [
-    # The first epoch: from 1e-6 to lr in even steps, one an iteration.
-    dict(type='LinearLR', start_factor=1e-6 / lr, end=1, convert_to_iter_based=True),
-    # From there to the last epoch: half a cosine towards 1e-5.
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=1, convert_to_iter_based=True),
-]
-train_cfg = dict(by_epoch=True, max_epochs=25)
-auto_scale_lr = dict(base_batch_size=4096)  # 64 GPUs x 64

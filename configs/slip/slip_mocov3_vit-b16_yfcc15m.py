@@ -1,95 +1,12 @@
-"""SLIP with ViT-B/16 and mmpretrain's MoCo v3 instead of SimCLR, on YFCC15M, 25 epochs."""
+"""SLIP with ViT-B/16 and mmpretrain's MoCo v3 instead of SimCLR, on YFCC15M, 25 epochs.
+
+A starting point, not tuned: batch, learning rate and views are those of SLIP. MoCo v3 itself blurs
+and solarises its two views differently.
+"""
 
 _base_ = [
     '../_base_/default_runtime.py',
-    '../_base_/views.py',
+    '../_base_/ssl/mocov3.py',
     '../_base_/datasets/yfcc15m.py',
+    '../_base_/schedules/slip.py',
 ]
-
-# Recipe of SLIP with ViT: a starting point, not tuned for this model.
-batch_size = 64  # x 64 GPUs = 4096
-lr = 3e-3  # for 64 GPUs x 64 = 4096
-temperature = 0.2  # of MoCo v3, with ViT
-
-model = dict(
-    type='mmslip.SLIP',
-    data_preprocessor=dict(type='mmslip.SLIPDataPreprocessor'),
-    backbone=dict(
-        type='mmslip.VisionTransformer',
-        arch='base',  # 768 wide, 12 layers, 12 heads
-        img_size=224,
-        patch_size=16,  # 14 x 14 patches and the class token: 197 tokens
-    ),
-    neck=dict(type='mmslip.LinearProjection', in_channels=768, out_channels=512),
-    text_backbone=dict(
-        type='mmslip.TextTransformer',
-        vocab_size=49408,
-        context_length=77,
-        width=512,
-        num_layers=12,
-        num_heads=8,
-    ),
-    text_neck=dict(type='mmslip.LinearProjection', in_channels=512, out_channels=512),
-    head=dict(type='mmslip.CLIPHead', init_temperature=0.07, max_scale=100.0),
-    # mmpretrain's MoCo v3 on the same backbone. It keeps a momentum copy of backbone and neck.
-    ssl=dict(
-        type='MoCoV3',
-        base_momentum=0.01,
-        neck=dict(
-            type='NonLinearNeck',  # 768 -> 4096 -> 4096 -> 256
-            in_channels=768,
-            hid_channels=4096,
-            out_channels=256,
-            num_layers=3,
-            with_bias=False,
-            with_last_bn=True,
-            with_last_bn_affine=False,
-            with_last_bias=False,
-            with_avg_pool=False,
-            norm_cfg=dict(type='BN1d'),  # over all GPUs: `sync_bn` of the runtime
-        ),
-        head=dict(
-            type='MoCoV3Head',
-            predictor=dict(
-                type='NonLinearNeck',  # 256 -> 4096 -> 256
-                in_channels=256,
-                hid_channels=4096,
-                out_channels=256,
-                num_layers=2,
-                with_bias=False,
-                with_last_bn=True,
-                with_last_bn_affine=False,
-                with_last_bias=False,
-                with_avg_pool=False,
-                norm_cfg=dict(type='BN1d'),
-            ),
-            # MoCo v3 multiplies its loss by twice the temperature.
-            loss=dict(type='CrossEntropyLoss', loss_weight=2 * temperature),
-            temperature=temperature,
-        ),
-    ),
-    ssl_weight=1.0,
-)
-
-# Both views are SimCLR's; MoCo v3 itself blurs and solarises its two views differently.
-train_pipeline = [
-    _base_.load_image,
-    dict(type='mmslip.MultiView', num_views=[1, 2], transforms=[_base_.clip_view, _base_.ssl_view]),
-    dict(type='mmslip.TokenizeCaption', tokenizer=dict(type='mmslip.CLIPTokenizer')),
-    dict(type='mmslip.PackSLIPInputs'),
-]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
-
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='mmslip.NoDecay1dOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-8, fused=True),
-)
-param_scheduler = [
-    # The first epoch: from 1e-6 to lr in even steps, one an iteration.
-    dict(type='LinearLR', start_factor=1e-6 / lr, end=1, convert_to_iter_based=True),
-    # From there to the last epoch: half a cosine towards 1e-5.
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=1, convert_to_iter_based=True),
-]
-train_cfg = dict(by_epoch=True, max_epochs=25)
-auto_scale_lr = dict(base_batch_size=4096)  # 64 GPUs x 64

@@ -5,6 +5,5 @@ _base_ = ['slip_vit-b16_yfcc15m.py']
 # A starting point, not tuned: batch and learning rate are those of SLIP.
 model = dict(
     backbone=dict(_delete_=True, type='SwinTransformer', arch='tiny'),
-    neck=dict(in_channels=768),
-    ssl=dict(neck=dict(type='mmslip.MLPProjection', in_channels=768)),
+    ssl=dict(neck=dict(type='mmslip.MLPProjection')),
 )

@@ -1,36 +1,23 @@
 """Checks of what a config says, without data and without running the model."""
 
-from collections.abc import Iterator
-from typing import Any
-
-from torch import nn
-
 from mmslip.analysis.finding import Finding
+from mmslip.utils.parts import find_all, is_kind, parts_of
 
 __all__ = [
-    'check_activation',
     'check_aspect',
-    'check_batch_norm',
     'check_checkpoints',
+    'check_hooks',
     'check_learning_rate',
+    'check_length',
     'check_official',
-    'find_all',
+    'check_schedule',
+    'total_steps',
 ]
 
-# SimCLR at 8 per step was at chance (accumulation does not help); it needs other images to differ
-# from, and batch norm their statistics.
-_FEW, _RATHER_FEW = 16, 64
-
-
-def find_all(cfg: Any, kind: str) -> Iterator[dict]:
-    """All parts of a config whose ``type`` is ``kind``, with or without a scope, at any depth."""
-    if isinstance(cfg, dict):
-        if str(cfg.get('type')).rpartition('.')[2] == kind:
-            yield cfg
-        cfg = list(cfg.values())
-    if isinstance(cfg, list | tuple):
-        for part in cfg:
-            yield from find_all(part, kind)
+# A step that takes more of the data leaves an epoch few different batches.
+_LARGE_SHARE = 0.25
+_FEW_STEPS = 100
+_LONG_WARMUP = 0.25
 
 
 def check_aspect(cfg: dict) -> Finding:
@@ -48,31 +35,8 @@ def check_aspect(cfg: dict) -> Finding:
         'aspect ratio',
         f'Resize to a fixed size squashes the images of {", ".join(squashing)}',
         'warn',
-        "ResizeEdge(edge='short') and CenterCrop; squashing costs zero-shot accuracy",
+        'mmslip.ResizeCenterCrop; squashing costs zero-shot accuracy',
     )
-
-
-def check_batch_norm(model: nn.Module, batch_size: int, world_size: int, synced: bool) -> Finding:
-    """Whether batch norm in the self-supervised head sees enough samples.
-
-    Args:
-        model: A built :class:`mmslip.models.SLIP`.
-        batch_size: Samples of one process.
-        world_size: Number of processes.
-        synced: Whether the statistics are shared between them.
-    """
-    name = 'batch norm of the SSL head'
-    if model.ssl is None:
-        return Finding(name, 'there is no self-supervised half')
-    # Not `modules()` of the algorithm's own backbone, which is not registered inside it.
-    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.ssl.modules()):
-        return Finding(name, 'the head has none')
-    seen = batch_size * (world_size if synced else 1)
-    verdict = 'fail' if seen < _FEW else 'warn' if seen < _RATHER_FEW else 'ok'
-    remedy = '' if verdict == 'ok' else 'more samples in a step (accumulating steps does not help)'
-    if verdict != 'ok' and world_size > 1 and not synced:
-        remedy = "sync_bn = 'torch', or " + remedy
-    return Finding(name, f'statistics over {seen} samples', verdict, remedy)
 
 
 def check_learning_rate(cfg: dict, world_size: int) -> Finding:
@@ -117,19 +81,10 @@ def check_official(cfg: dict, world_size: int) -> Finding:
 
 
 def check_checkpoints(cfg: dict) -> Finding:
-    """Whether checkpoints can be resumed exactly, and the best one is kept."""
-    hooks = {'ResumeDataHook': 'a resumed run replays data', 'PlainCheckpointHook': 'not loadable'}
-    missing = [
-        f'without mmslip.{name}: {effect}'
-        for name, effect in hooks.items()
-        if not any(find_all(cfg.get('custom_hooks') or [], name))
-    ]
-    if missing:
-        remedy = 'these hooks, as in configs/_base_/default_runtime.py'
-        return Finding('checkpoints', '; '.join(missing), 'warn', remedy)
-    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoint.get('save_best') and cfg.get('val_dataloader'):
-        return Finding('checkpoints', f'the best one by {checkpoint["save_best"]} is kept')
+    """Whether the best checkpoint is kept."""
+    best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    if best and cfg.get('val_dataloader'):
+        return Finding('checkpoints', f'the best one by {best} is kept')
     return Finding(
         'checkpoints',
         'the best one is not kept: small sets such as CC3M overfit long before the last epoch',
@@ -138,15 +93,99 @@ def check_checkpoints(cfg: dict) -> Finding:
     )
 
 
-def check_activation(model: nn.Module, cfg: dict) -> Finding:
-    """Which GELU each tower has; the wrong one under loaded weights costs accuracy silently."""
-    kinds = {}
-    for tower in ('backbone', 'text_backbone'):
-        names = {type(part).__name__ for part in (getattr(model, tower) or nn.Module()).modules()}
-        kinds[tower] = ' and '.join(sorted(names & {'QuickGELU', 'GELU', 'ReLU'})) or 'none'
-    loads = cfg.get('load_from') or any(find_all(cfg['model'], 'Pretrained'))
-    text = ', '.join(f'{tower}: {kind}' for tower, kind in kinds.items())
-    if not loads:
-        return Finding('activation', text)
-    remedy = 'make sure that the loaded weights were trained with these'
-    return Finding('activation', text, 'warn', remedy)
+# What is lost without a hook of configs/_base_/default_runtime.py. Those that only show things
+# (progress, summary, speed) are nobody's fault to leave out.
+_HOOKS = {
+    'ImageSizeHook': 'sizes that disagree end the run at its first batch or first validation',
+    'StepSeedHook': 'a resumed run draws other random numbers than an uninterrupted one',
+    'BatchCheckHook': 'batches that nothing can be learned from are not refused',
+    'MonitorCheckHook': 'a wrong save_best ends the run at its first validation, unsaved',
+    'ClampHook': 'the scale of the logits grows without bound',
+    'BadSampleHook': 'samples that cannot be read are replaced, and listed nowhere',
+    'ResumeDataHook': 'a resumed run replays data',
+    'PlainCheckpointHook': 'checkpoints cannot be loaded without executing code',
+    'LoadReportHook': 'weights that do not fit are passed over in silence',
+    'AutoResumeHook': 'a damaged newest checkpoint cannot be resumed from, and nothing keeps a '
+    'second run out of the folder',
+    'PreemptionHook': 'Ctrl-C and SIGTERM lose the work since the last checkpoint',
+    'InstabilityHook': 'one loss that is not finite ruins the weights',
+    'DeferredRuntimeInfoHook': 'the host waits for the device in every step',
+    'EvaluationRecordHook': 'no results.jsonl is written, which the report reads',
+}
+
+
+def check_hooks(cfg: dict) -> Finding:
+    """Hooks that a runtime of one's own has left out, and what each absence means."""
+    hooks = [cfg.get('default_hooks'), cfg.get('custom_hooks')]
+    there = {
+        (kind if isinstance(kind := part['type'], str) else kind.__name__).rpartition('.')[2]
+        for _, part in parts_of(hooks)
+    }
+    needless = set()
+    if not cfg['model'].get('head'):
+        needless.add('ClampHook')
+    if not cfg.get('val_dataloader'):
+        needless.add('MonitorCheckHook')
+    known = there | needless
+    missing = [f'no mmslip.{name}: {loss}' for name, loss in _HOOKS.items() if name not in known]
+    if not missing:
+        return Finding('hooks', 'none of the usual ones is missing')
+    remedy = 'build on mmslip::_base_/default_runtime.py, or add them as it does'
+    return Finding('hooks', '\n'.join(missing), 'warn', remedy)
+
+
+def check_length(cfg: dict, steps: int, samples: int, world_size: int) -> Finding:
+    """Steps of an epoch and of the training.
+
+    Args:
+        cfg: The config.
+        steps: Steps of an epoch.
+        samples: Samples of the training data.
+        world_size: Number of processes.
+    """
+    loop = cfg['train_cfg']
+    total = total_steps(cfg, steps)
+    text = f'{steps:,} steps an epoch, {total:,} in all'
+    if loop.get('max_epochs'):
+        text += f' ({loop["max_epochs"]} epochs)'
+    share = cfg['train_dataloader']['batch_size'] * world_size / max(samples, 1)
+    if share > _LARGE_SHARE:
+        text += f'; a step takes {share:.0%} of the data'
+        return Finding('length', text, 'warn', 'a smaller batch, so that an epoch has more steps')
+    if total < _FEW_STEPS:
+        return Finding('length', text, 'warn', 'more epochs or a smaller batch: this is very short')
+    return Finding('length', text)
+
+
+def total_steps(cfg: dict, steps: int) -> int:
+    """Steps of the training, of ``steps`` an epoch."""
+    loop = cfg['train_cfg']
+    return loop['max_iters'] if loop.get('max_iters') else loop['max_epochs'] * steps
+
+
+def check_schedule(cfg: dict, steps: int) -> Finding:
+    """Length of the warm-up, and whether the schedule ends with the training.
+
+    Args:
+        cfg: The config.
+        steps: Steps of an epoch.
+    """
+    name, total = 'warm-up and schedule', total_steps(cfg, steps)
+    schedulers = cfg.get('param_scheduler') or []
+    warm, ends = 0, []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        unit = steps if scheduler.get('by_epoch', True) else 1
+        begin, end = scheduler.get('begin', 0), scheduler.get('end')
+        if is_kind(scheduler, 'WarmupLR') or is_kind(scheduler, 'LinearLR'):
+            warm = max(warm, (end or 0) * unit if begin == 0 else 0)
+        elif is_kind(scheduler, 'CosineAnnealingLR') and (scheduler.get('T_max') or end):
+            ends.append((begin + scheduler['T_max'] if scheduler.get('T_max') else end) * unit)
+    text = f'warm-up of {warm:,} of {total:,} steps ({warm / total:.0%})' if warm else 'no warm-up'
+    if ends and max(ends) != total:
+        text += f'; the cosine ends at step {max(ends):,} of {total:,}'
+        return Finding(
+            name, text, 'warn', 'leave out T_max and end: it then ends with the training'
+        )
+    if warm / total > _LONG_WARMUP:
+        return Finding(name, text, 'warn', 'a shorter warm-up (end of the first param_scheduler)')
+    return Finding(name, text)

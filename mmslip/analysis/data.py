@@ -2,20 +2,27 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice, repeat
+from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from torch.utils.data import DataLoader, Dataset
 
 from mmslip.analysis.finding import Finding
-from mmslip.datasets.faults import BadSamples
+from mmslip.datasets.io.faults import BadSamples
 from mmslip.datasets.mixed import MixedDataset
 from mmslip.datasets.stream import StreamDataset
 from mmslip.datasets.table import TableDataset
-from mmslip.datasets.tokenizer import CLIPTokenizer
+from mmslip.datasets.text.base import BaseTokenizer
+from mmslip.datasets.text.cleaning import clean
+from mmslip.datasets.text.tokenizer import CLIPTokenizer
+from mmslip.datasets.text.vocabulary import MANY_TOKENS, count_words
+from mmslip.engine.mmengine_compat import source_of_sample
+from mmslip.utils.parts import is_kind
 
 __all__ = [
     'check_captions',
@@ -24,12 +31,21 @@ __all__ = [
     'check_readable',
     'check_rows',
     'check_shards',
+    'check_words',
     'draw_captions',
+    'over_epochs',
+    'read_samples',
+    'shared_in_batch',
     'watch',
 ]
 
 # mmengine reads as many in 25 s: docs/benchmarks.md has 185 s for 15 million.
 _MANY_ROWS = 2_000_000
+# Rows that share a caption: whatever is learned, a sigmoid loss that calls them positive and
+# negative at once keeps 2 ln 2 of each, 0.07 of the mean at this share.
+_MANY_SHARED = 0.05
+# Workers that may each fetch all shards.
+_MANY_READERS = 8
 
 
 def _draw(dataset: Dataset, number: int) -> list[int]:
@@ -46,31 +62,48 @@ def watch(dataset: StreamDataset) -> StreamDataset:
     """
     stream = copy.copy(dataset)
     stream.pipeline = lambda info: (dict(info), dataset.pipeline(info))
-    stream.bad_samples = BadSamples(0.5)
+    stream.bad_samples = BadSamples(0.5, max_lost_shards=0.5)
     return stream
 
 
-def _infos(dataset: Dataset, number: int) -> Iterator[dict]:
-    """Readable samples as they are stored: the first of a stream, otherwise random ones."""
+def over_epochs(stream: StreamDataset, number: int) -> Iterator[Any]:
+    """Items of a stream, which ends with its epoch and then begins the next one."""
+    return islice(chain.from_iterable(repeat(stream)), number)
+
+
+def read_samples(
+    dataset: Dataset, number: int, once: bool = False
+) -> Iterator[tuple[dict, Callable]]:
+    """Readable samples as they are stored, and their pipelines.
+
+    They are the first of a stream, otherwise random ones: of a mix or a repeated set as often as
+    training visits them, or each ``once`` at most.
+    """
     if isinstance(dataset, StreamDataset):
         with suppress(RuntimeError):  # reported by `check_readable`, as all others are
-            yield from (info for info, _ in islice(watch(dataset), number))
+            for info, _ in over_epochs(watch(dataset), number):
+                yield info, dataset.pipeline
         return
+    seen = set()
     for index in _draw(dataset, number):
+        part, place = _locate(dataset, index)
+        if once and (id(part), int(place)) in seen:
+            continue
+        seen.add((id(part), int(place)))
         with suppress(ValueError, OSError):
-            yield dataset.get_data_info(index)
+            yield part.get_data_info(place), part.pipeline
 
 
 def draw_captions(dataset: Dataset, number: int) -> list[str]:
     """One caption of each of ``number`` readable samples, drawn as training draws them."""
     rng = np.random.default_rng(0)
-    texts = [info['text'] for info in _infos(dataset, number) if len(info['text'])]
+    texts = [info['text'] for info, _ in read_samples(dataset, number) if info.get('text')]
     return [text if isinstance(text, str) else text[rng.integers(len(text))] for text in texts]
 
 
-def check_captions(captions: Sequence[str], tokenizer: CLIPTokenizer) -> Finding:
-    """How many captions the context length cuts, and how long captions are."""
-    room = tokenizer.context_length - 2  # start and end
+def check_captions(captions: Sequence[str], tokenizer: BaseTokenizer) -> Finding:
+    """Share of captions that the context length cuts, and their lengths."""
+    room = tokenizer.room
     lengths = np.array([len(tokenizer.encode(caption)) for caption in captions])
     share = (lengths > room).mean()
     text = f'{share:.1%} of captions are cut to {room} tokens; 95% have at most '
@@ -81,24 +114,56 @@ def check_captions(captions: Sequence[str], tokenizer: CLIPTokenizer) -> Finding
     return Finding('caption length', text, 'warn', remedy)
 
 
-def check_duplicates(captions: Sequence[str], batch_size: int) -> Finding:
-    """How many samples of a batch meet their own caption at another image: false negatives.
+def check_words(captions: Sequence[str], tokenizer: BaseTokenizer) -> Finding:
+    """Tokens a word of captions, of which English has few and other scripts one for each byte."""
+    tokens = sum(len(tokenizer.encode(caption)) for caption in captions)
+    share = tokens / max(sum(map(count_words, captions)), 1)
+    text = f'{share:.1f} tokens a word'
+    own = not isinstance(tokenizer, CLIPTokenizer) or tokenizer.own
+    if own or share <= MANY_TOKENS:
+        return Finding('words', text)
+    text += " with CLIP's vocabulary, which was made for English"
+    remedy = 'a vocabulary trained on your captions: mmslip init makes one (docs/languages.md)'
+    return Finding('words', text, 'warn', remedy)
 
-    From the captions' frequencies in a random part of the data: a caption that makes up the share
-    q of the others is missing among ``batch_size - 1`` of them with probability (1 - q)^(B - 1).
+
+def check_duplicates(
+    captions: Sequence[str], batch_size: int, head: Mapping | None = None, augmented: bool = False
+) -> Finding:
+    """Share of a batch whose caption is that of another image as well.
+
+    To :class:`mmslip.models.CLIPHead` equal texts are one: it divides its softmax between their
+    copies, with the gradient that matching them would give. The sigmoid loss calls them positive
+    once and negative once, and so does either with copies that an augmentation has changed.
 
     Args:
         captions: One of each of some samples.
         batch_size: Samples that are compared with each other, over all processes.
+        head: Config of the image-text head.
+        augmented: Whether the words of captions are changed.
     """
-    counts = np.array(list(Counter(captions).values()))
-    others = (counts - 1) / max(len(captions) - 1, 1)
-    share = float((counts * (1 - (1 - others) ** (batch_size - 1))).sum() / len(captions))
+    name, head = 'duplicate captions', head or dict(type='CLIPHead')
+    share = shared_in_batch([clean(caption) for caption in captions], batch_size)
     text = f'{share:.1%} of the samples of a batch of {batch_size} share their caption with another'
-    if share <= 0.05:
-        return Finding('duplicate captions', text)
-    remedy = 'more varied captions, fewer copies, or a smaller batch: they are false negatives'
-    return Finding('duplicate captions', text, 'warn', remedy)
+    if head.get('match_duplicates'):
+        return Finding(name, f'{text}, and match it')
+    if share <= _MANY_SHARED:
+        return Finding(name, text)
+    remedy = 'more varied captions, or fewer copies: nothing tells images of one caption apart'
+    if is_kind(head, 'SigLIPHead') or (augmented and is_kind(head, 'CLIPHead')):
+        remedy = 'model.head.match_duplicates = True: they are negatives of each other now'
+    return Finding(name, text, 'warn', remedy)
+
+
+def shared_in_batch(values: Sequence[Hashable], batch_size: int) -> float:
+    """Expected share of a batch that has a value in common with another of its samples.
+
+    From frequencies in a random part of the data: a value that makes up the share q of the others
+    is missing among ``batch_size - 1`` of them with probability (1 - q)^(B - 1).
+    """
+    counts = np.array(list(Counter(values).values()))
+    others = (counts - 1) / max(len(values) - 1, 1)
+    return float((counts * (1 - (1 - others) ** (batch_size - 1))).sum() / max(len(values), 1))
 
 
 def check_readable(dataset: Dataset, number: int, max_share: float = 0.01) -> Finding:
@@ -113,7 +178,7 @@ def check_readable(dataset: Dataset, number: int, max_share: float = 0.01) -> Fi
 
 
 def _count(dataset: Dataset, number: int) -> tuple[int, int, Exception | None]:
-    """How many of random samples are bad, how many were tried, and what the last one lacks."""
+    """Count of bad samples among random ones, count of those tried, and the last error."""
     bad, last, indices = 0, None, _draw(dataset, number)
     for index in indices:
         try:
@@ -124,24 +189,31 @@ def _count(dataset: Dataset, number: int) -> tuple[int, int, Exception | None]:
 
 
 def _count_in_stream(dataset: StreamDataset, number: int) -> tuple[int, int, Exception | None]:
-    """The same of the first samples of a stream."""
+    """Count of bad samples among the first ones of a stream, of those tried, and the last error."""
     stream = watch(dataset)
     with suppress(RuntimeError):
-        for _ in islice(stream, number):
+        for _ in over_epochs(stream, number):
             pass
-    return stream.bad_samples.replaced, stream.bad_samples.visits, stream.bad_samples.last
+    bad = stream.bad_samples
+    return bad.replaced + bad.lost_shards, bad.visits + bad.lost_shards, bad.last
 
 
 def _read(dataset: Dataset, index: int) -> None:
     """Run the pipeline of one sample past the policy that replaces bad samples."""
+    part, place = _locate(dataset, index)
+    part.prepare_data(place)
+
+
+def _locate(dataset: Dataset, index: int) -> tuple[BaseDataset, int]:
+    """The innermost data set that a sample is of, and its index there."""
     while not hasattr(dataset, 'prepare_data'):  # a mix, or a wrapper of mmengine
         mixed = isinstance(dataset, MixedDataset)
-        place = dataset.locate(index) if mixed else dataset._get_ori_dataset_idx(index)
+        place = dataset.locate(index) if mixed else source_of_sample(dataset, index)
         if isinstance(place, tuple):
             dataset, index = dataset.datasets[place[0]], place[1]
         else:
             dataset, index = dataset.dataset, place
-    dataset.prepare_data(index)
+    return dataset, index
 
 
 def check_last_batch(loader: DataLoader, world_size: int) -> Finding:
@@ -162,13 +234,15 @@ def check_last_batch(loader: DataLoader, world_size: int) -> Finding:
 
 
 def check_shards(loader: DataLoader, world_size: int) -> Finding:
-    """Whether the shards of a stream can be split over the workers of all processes."""
-    shards, workers = len(loader.dataset.shards), max(loader.num_workers, 1)
-    text = f'{shards} shards for {world_size} processes with {workers} workers each'
-    if shards >= world_size * workers:
+    """How often the shards of a stream are read in an epoch, and whether that goes over a net."""
+    shards, readers = loader.dataset.shards, max(loader.num_workers, 1) * world_size
+    text = f'{len(shards)} shards, each read by {readers} workers in every epoch'
+    remote = sum(bool(urlparse(shard).scheme) for shard in shards)
+    if readers <= _MANY_READERS or not remote:
         return Finding('shards of the stream', text)
+    remedy = 'fewer workers, or a copy on disks, of which headers alone are read: docs/data.md'
     return Finding(
-        'shards of the stream', text, 'fail', 'lower num_workers, or write more, smaller shards'
+        'shards of the stream', f'{text}; {remote} are fetched anew each time', 'warn', remedy
     )
 
 

@@ -1,4 +1,4 @@
-"""What a check reports."""
+"""Result of a check."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What all inferencers share: model, pipeline, and reading that survives broken images."""
+"""Base of the inferencers: model, pipeline, and reading that survives broken images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,14 +25,26 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mmslip.analysis.config import find_all
 from mmslip.apis.model import init_model
 from mmslip.apis.sources import ImageFiles, open_source
+from mmslip.datasets import FolderDataset, require_fit
+from mmslip.evaluation import default_tokenizer, stated_tokenizer
 from mmslip.models import SLIP
 from mmslip.registry import TOKENIZERS, TRANSFORMS
 from mmslip.utils import digest_of
+from mmslip.utils.config import image_size_of
+from mmslip.utils.parts import find_all
+from mmslip.weights.preprocessing import find_test_pipeline
 
-__all__ = ['Image', 'SLIPInferencer', 'load', 'progress', 'read_image']
+__all__ = [
+    'Image',
+    'SLIPInferencer',
+    'load',
+    'progress',
+    'read_image',
+    'stated_templates',
+    'test_pipeline_of',
+]
 
 # A file, or BGR uint8 (H, W, 3) as mmcv reads it.
 Image = str | Path | np.ndarray
@@ -42,8 +54,8 @@ class SLIPInferencer(BaseInferencer):
     """Base of the inferencers, in the manner of mmpretrain's.
 
     Images go through the test pipeline of the config, the one its evaluation uses; where it has
-    none, the short side is resized to the backbone's size and the centre is cut out. An image that
-    cannot be read never stops the others: its result says why.
+    none, the short side is resized to the size of the model's images and the centre is cut out. An
+    image that cannot be read never stops the others: its result says why.
 
     Args:
         model: A model, the path of a config file, a config, or a name of
@@ -69,16 +81,16 @@ class SLIPInferencer(BaseInferencer):
         elif pretrained is not None or not hasattr(model, '_config'):
             raise ValueError('Build the model with mmslip.init_model, which loads its weights.')
         super().__init__(model, pretrained=False, device=device)
-        cfg = self.config
-        tokenizer = next(find_all(cfg.to_dict(), 'TokenizeCaption'), {}).get('tokenizer')
+        tokenizer = stated_tokenizer(self.config)
         if tokenizer is None and model.with_text:
-            length = model.text_backbone.context_length
-            tokenizer = dict(type='mmslip.CLIPTokenizer', context_length=length)
+            tokenizer = default_tokenizer(model.text_backbone)
         self.tokenizer = TOKENIZERS.build(tokenizer) if model.with_text else None
+        if model.with_text:
+            require_fit(self.tokenizer, model.text_backbone)
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            return Compose([TRANSFORMS.build(part) for part in _test_pipeline(cfg)])
+            return Compose([TRANSFORMS.build(part) for part in test_pipeline_of(cfg)])
 
     def _inputs_to_list(self, inputs: Image | Sequence[Image]) -> list[Image]:
         """Single images one by one, and folders as the images below them."""
@@ -88,7 +100,7 @@ class SLIPInferencer(BaseInferencer):
                 images.append(item)
             else:
                 source = open_source(item)
-                if not isinstance(source, ImageFiles):
+                if not isinstance(source, ImageFiles | FolderDataset):
                     raise ValueError(f'{item} is no image file and no folder of images.')
                 images += [source.get_data_info(place)['img_path'] for place in range(len(source))]
         return images
@@ -151,15 +163,15 @@ class SLIPInferencer(BaseInferencer):
         return found
 
     def visualize(self, inputs: list, preds: list) -> None:
-        """Nothing: the command lines draw results, see :mod:`mmslip.apis.command_line`."""
+        """Nothing: the command lines draw results, see :mod:`mmslip.cli.inference`."""
 
     def identity(self) -> str:
-        """What embeddings of images depend on, as one text: weights, pipeline, normalisation."""
+        """Digest of all that embeddings of images depend on: weights, pipeline, normalisation."""
         parts = [part for part in (self.model.backbone, self.model.neck) if part is not None]
         digest = digest_of(*parts)
         pixels = self.model.data_preprocessor
         settings = pixels.mean.tolist(), pixels.std.tolist(), pixels.to_rgb
-        digest.update(f'{_test_pipeline(self.config)} {settings}'.encode())
+        digest.update(f'{test_pipeline_of(self.config)} {settings}'.encode())
         return digest.hexdigest()
 
     def require_text(self) -> None:
@@ -178,7 +190,7 @@ class SLIPInferencer(BaseInferencer):
 def load(
     items: Sequence[Any], read: Callable, batch_size: int, num_workers: int
 ) -> Iterator[list[Any]]:
-    """What a function makes of items, in order and in batches.
+    """Results of a function of each item, in order and in batches.
 
     Args:
         items: Its arguments.
@@ -210,7 +222,7 @@ def progress() -> Progress:
 
 
 class _Mapped(Dataset):
-    """Items as a function of them."""
+    """A data set of the results of a function, one for each item."""
 
     def __init__(self, items: Sequence[Any], function: Callable) -> None:
         self.items = items
@@ -223,18 +235,23 @@ class _Mapped(Dataset):
         return self.function(self.items[place])
 
 
-def _test_pipeline(cfg: Config) -> list[dict]:
-    """Transforms of an image: those of the evaluation, without what reads captions."""
-    cfg = cfg.to_dict()
-    loaders = [cfg.get(name) or {} for name in ('test_dataloader', 'val_dataloader')]
-    found = next((part for loader in loaders for part in _pipelines(loader.get('dataset'))), None)
+def test_pipeline_of(cfg: Config) -> list[dict]:
+    """Transforms of an image: those of the config's evaluation, without what reads captions.
+
+    Raises:
+        ValueError: It has none, and no setting says what size the images have.
+    """
+    found = find_test_pipeline(cfg.to_dict())
     if found is None:
         # As in the zero-shot evaluation of the paper.
-        size = cfg['model']['backbone'].get('img_size', 224)
-        bilinear = dict(backend='pillow', interpolation='bilinear')
+        size = image_size_of(cfg)
+        if size is None:
+            raise ValueError(
+                f'{cfg.filename or "The config"} has no test pipeline and states no size of '
+                'images: write `image_size = N` into it.'
+            )
         found = [
-            dict(type='ResizeEdge', scale=size, edge='short', **bilinear),
-            dict(type='CenterCrop', crop_size=size),
+            dict(type='mmslip.ResizeCenterCrop', size=size),
             dict(type='mmslip.PackSLIPInputs'),
         ]
     left_out = ('LoadImage', 'LoadImageFromFile', 'TokenizeCaption', 'TokenizeCaptions')
@@ -242,12 +259,11 @@ def _test_pipeline(cfg: Config) -> list[dict]:
     return [dict(type='mmslip.LoadImage'), *kept]
 
 
-def _pipelines(dataset: Any) -> Iterator[list[dict]]:
-    """The pipelines of a data set's config, outer ones first."""
-    if isinstance(dataset, dict):
-        if dataset.get('pipeline'):
-            yield dataset['pipeline']
-        dataset = list(dataset.values())
-    if isinstance(dataset, list | tuple):
-        for part in dataset:
-            yield from _pipelines(part)
+def stated_templates(cfg: Config) -> list[str]:
+    """The prompts that the config evaluates with, or CLIP's first."""
+    parts = (part.get('templates') for part in _parts(cfg, 'ZeroShotHook'))
+    return list(next(filter(None, parts), ['a photo of a {}.']))
+
+
+def _parts(cfg: Config, kind: str) -> Iterator[dict]:
+    return find_all(cfg.to_dict(), kind)

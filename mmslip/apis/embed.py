@@ -144,7 +144,8 @@ def _identity_of(source: Any) -> str:
     """SHA-256 of the names of images spread over a source: enough to tell another from this one."""
     digest = hashlib.sha256()
     for place in np.linspace(0, len(source) - 1, min(len(source), 200), dtype=int).tolist():
-        digest.update(_read_item(lambda info: info, source, place)[0].encode())
+        name, _ = _read_item(lambda info: info, source, place)
+        digest.update(name.encode(errors='surrogatepass'))
     return digest.hexdigest()
 
 
@@ -181,11 +182,12 @@ def _list_bad(folder: Path, number: int, bad: list[tuple[str, str]]) -> None:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
+    # In ASCII: names of files need not be UTF-8.
+    text = ''.join(json.dumps(line) + '\n' for line in lines)
     with whole_file(path) as part:
         part.write_text(text, encoding='utf-8')
 
@@ -203,6 +205,8 @@ def _pyarrow() -> Any:
 def _write_parquet(path: Path, names: list[str], embeddings: np.ndarray) -> None:
     pyarrow = _pyarrow()
     rows = pyarrow.FixedSizeListArray.from_arrays(embeddings.ravel(), embeddings.shape[1])
+    # Columns of text are UTF-8, which names of files need not be.
+    names = [name.encode(errors='backslashreplace').decode() for name in names]
     table = pyarrow.table(dict(image=pyarrow.array(names, pyarrow.string()), embedding=rows))
     with whole_file(path) as part:
         pyarrow.parquet.write_table(table, part)

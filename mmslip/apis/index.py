@@ -1,8 +1,7 @@
 """Embeddings of a folder's images on disk: kept up to date, and searched."""
 
-import fcntl
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmslip.apis.sources import list_images
-from mmslip.utils import whole_file
+from mmslip.datasets.io.folder import list_images
+from mmslip.utils import FileLock, whole_file
 
-__all__ = ['ImageIndex', 'Record']
+__all__ = ['ImageIndex', 'Record', 'folder_of', 'was_moved']
 
 _FORMAT, _VERSION = 'mmslip.ImageIndex', 1
 _META, _LOCK, _GRAPH = 'meta.json', 'lock', 'graph.usearch'
+# What reading a damaged block raises.
+_DAMAGE = (ValueError, OSError, KeyError, TypeError, EOFError, BadZipFile)
 # From here on an approximate search pays, if it can be had; an exact one takes milliseconds below.
 _MANY = 200_000
 # Images compared at a time: 64 queries by this many similarities are 16 MB.
@@ -39,21 +40,25 @@ class ImageIndex:
 
     ``block-NNNNNN.npz`` files hold records and their embeddings; each is written whole or not at
     all, so an interrupted update loses no more than the block it was at. Where two blocks have a
-    record of the same name, the later one counts. ``meta.json`` says which model made them. With
+    record of the same name, the later one counts. ``meta.json`` says which model made them, of the
+    images in which folder; a folder that was moved keeps its index, another one is refused. With
     ``usearch`` and many images, ``graph.usearch`` is a graph for approximate search, brought in
     line with the records by their keys.
 
     Args:
         path: Folder of the index; made by the first update.
         model: What identifies the weights and the pipeline.
+        folder: The images.
 
     Raises:
-        ValueError: The index is of another model or version, or damaged.
+        ValueError: The index is of another model, folder or version, or damaged.
     """
 
-    def __init__(self, path: str | Path, model: str) -> None:
+    def __init__(self, path: str | Path, model: str, folder: str | Path) -> None:
         self.path = Path(path)
         self.model = model
+        self.folder = Path(folder)
+        self.moved_from: Path | None = None  # where the images lay at the last update
         self._check()
         self._read()
 
@@ -67,30 +72,24 @@ class ImageIndex:
         Raises:
             RuntimeError: Another process is at it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open('w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RuntimeError(
-                    f'Another process is updating {self.path}: wait for it.'
-                ) from None
-            if not (self.path / _META).is_file():
+        with FileLock(self.path / _LOCK, f'updating {self.path}'):
+            self._check()
+            if self.moved_from or not (self.path / _META).is_file():
                 meta = dict(format=_FORMAT, version=_VERSION, model=self.model)
+                meta['folder'] = str(self.folder.resolve())
                 with whole_file(self.path / _META) as part:
                     part.write_text(json.dumps(meta) + '\n', encoding='utf-8')
-            self._check()
             self._read()
             yield
 
-    def compare(self, folder: Path) -> tuple[list[str], list[str]]:
+    def compare(self) -> tuple[list[str], list[str]]:
         """Names of images that are new or have another size or time, and of those that are gone.
 
         Raises:
             FileNotFoundError: There is no such folder.
             ValueError: It has no image, or none of those of the index: it is another folder.
         """
-        seen = {}
+        seen, folder = {}, self.folder
         for name in list_images(folder):
             status = (folder / name).stat()
             seen[name] = status.st_size, status.st_mtime_ns
@@ -218,6 +217,14 @@ class ImageIndex:
             raise ValueError(f'{file} is damaged ({error}): delete the index.') from error
         if kind != (_FORMAT, _VERSION):
             raise ValueError(f'{file} is of another version: delete the index, or name a new one.')
+        before = folder_of(self.path)
+        if before and self.folder.is_dir() and before != self.folder.resolve():
+            if not was_moved(self.path, self.folder):
+                raise ValueError(
+                    f'The index {self.path} belongs to another folder, {before}, not to '
+                    f'{self.folder}: name a new index.'
+                )
+            self.moved_from = before
         if meta['model'] != self.model:
             raise ValueError(
                 f'The index {self.path} was made with other weights or another pipeline, whose '
@@ -237,7 +244,7 @@ class ImageIndex:
 
     def _write(self, number: int, records: Sequence[Record], embeddings: np.ndarray) -> None:
         # JSON inside the archive: a list of texts as an array would take the longest for each.
-        text = json.dumps(records, ensure_ascii=False).encode()
+        text = json.dumps(records).encode()  # ASCII: names of files need not be UTF-8
         with whole_file(self._file(number)) as part:
             np.savez(part, records=np.frombuffer(text, np.uint8), embeddings=embeddings)
 
@@ -248,9 +255,9 @@ class ImageIndex:
         for number in reversed(self._numbers()):
             try:
                 with np.load(self._file(number), allow_pickle=False) as file:
-                    listed = [Record(*row) for row in json.loads(file['records'].tobytes())]
+                    listed = _records_of(file)
                     embeddings = file['embeddings']
-            except (ValueError, OSError, KeyError, TypeError, EOFError, BadZipFile) as error:
+            except _DAMAGE as error:
                 raise ValueError(
                     f'{self._file(number)} is damaged ({error}): delete it, and the next update '
                     'makes it again.'
@@ -266,6 +273,39 @@ class ImageIndex:
         self.embeddings = np.concatenate(parts) if records else np.zeros((0, 0), np.float32)
         self._block = np.array(numbers, np.int64)
         return outdated
+
+
+def folder_of(index: Path) -> Path | None:
+    """The folder of images that an index says it is of; None where it does not."""
+    try:
+        return Path(json.loads((index / _META).read_bytes())['folder'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def was_moved(index: Path, folder: Path) -> bool:
+    """Whether the folder of an index is gone, and half of its images or more are in this one."""
+    before = folder_of(index)
+    if before is None or before.is_dir():
+        return False
+    records: dict[str, Record] = {}
+    for path in sorted(index.glob('block-*.npz')):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                records |= {record.name: record for record in _records_of(file)}
+        except _DAMAGE:
+            return False
+    found = 0
+    for record in records.values():
+        try:
+            found += (folder / record.name).stat().st_size == record.size
+        except OSError:
+            continue
+    return 2 * found >= len(records) > 0
+
+
+def _records_of(block: Mapping[str, np.ndarray]) -> list[Record]:
+    return [Record(*row) for row in json.loads(block['records'].tobytes())]
 
 
 def _usearch() -> object | None:

@@ -1,27 +1,26 @@
 """Models by config, or by their name in the metafiles."""
 
-import copy
 import fnmatch
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
-from mmengine.utils import import_modules_from_strings
 
-import mmslip.engine  # noqa: F401  (registers the safe checkpoint loader)
-from mmslip.engine.hooks.complete_weights import check_complete
+import mmslip.engine  # noqa: F401  (what configs import, and the safe loader)
+from mmslip.engine.checkpointing.complete_weights import check_complete
 from mmslip.models import SLIP
 from mmslip.registry import MODELS
+from mmslip.shipped import SHIPPED
+from mmslip.utils.config import load_config
+from mmslip.utils.log import only_warnings
+from mmslip.weights import import_weights
+from mmslip.weights.stated import require_stated
 
-__all__ = ['get_model', 'init_model', 'list_models', 'load_config']
+__all__ = ['for_inference', 'get_model', 'init_model', 'list_models', 'shipped_weights']
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -32,7 +31,10 @@ def list_models(pattern: str = '*') -> list[str]:
     Args:
         pattern: Keep those that match, with ``*`` and ``?`` as in a shell.
     """
-    return sorted(fnmatch.filter(_configs(), pattern))
+    index = mmengine.load(SHIPPED / 'model-index.yml')
+    files = [mmengine.load(SHIPPED / name) for name in index['Import']]
+    names = [model['Name'] for file in files for model in file['Models']]
+    return sorted(fnmatch.filter(names, pattern))
 
 
 def get_model(
@@ -42,19 +44,18 @@ def get_model(
 
     Args:
         name: One of :func:`list_models`.
-        pretrained: Checkpoint file; False for random weights.
+        pretrained: True for the weights that come with mmslip, a checkpoint file, or False for
+            random weights.
         device: Defaults to the GPU where there is one.
 
     Raises:
-        ValueError: The name is unknown, the checkpoint does not fit, or ``pretrained`` is True:
-            mmslip hosts no weights.
+        FileNotFoundError: The name is unknown, or there is no such checkpoint.
+        ValueError: The checkpoint does not fit, or ``pretrained`` is True and no weights of this
+            model come with mmslip.
     """
     if pretrained is True:
-        raise ValueError(
-            f'No weights of {name} are hosted: train it, or convert published ones with '
-            'tools/model_converters, and give the path of the checkpoint as `pretrained`.'
-        )
-    return init_model(_config_of(name), pretrained or None, device)
+        pretrained = 'pretrained'
+    return init_model(name, pretrained or None, device)
 
 
 def init_model(
@@ -67,8 +68,11 @@ def init_model(
     A self-supervised half beside a text tower is left out: it only serves training.
 
     Args:
-        config: Path of a config file (``.py``), a name of :func:`list_models`, or a config.
-        checkpoint: File with the weights; None initialises them at random.
+        config: Path of a config file (``.py``), a name of :func:`list_models`, a config, or a
+            folder of weights with their JSON description, of mmslip or another library.
+        checkpoint: File or folder with the weights; ``'pretrained'`` for those that come with
+            mmslip, which only ``slip_tiny_emoji`` has; None takes those of the folder, and without
+            a folder initialises them at random.
         device: Defaults to the GPU where there is one.
 
     Returns:
@@ -76,74 +80,61 @@ def init_model(
 
     Raises:
         FileNotFoundError: There is no such config or checkpoint.
-        ValueError: The checkpoint lacks weights of the model, or has them in another shape.
+        ValueError: The checkpoint lacks weights of the model, or has them in another shape; it
+            says that it was trained with another activation or mean; or no weights come with
+            mmslip.
     """
-    cfg = load_config(config)
-    if cfg.model.get('text_backbone'):
-        cfg.model.ssl = None
+    loaded = None
+    if not isinstance(config, Config) and Path(config).is_dir():
+        imported = import_weights(config)
+        config, loaded = Config(imported.spec.config()), imported.weights
+    cfg = _read(config)
+    if checkpoint == 'pretrained':
+        checkpoint = shipped_weights(Path(cfg.filename or 'A config without a file').stem)
+    for_inference(cfg.model)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)
-    with _without_reports():
-        if checkpoint is None:
+    with only_warnings():  # not the page that mmengine logs on the start of every parameter
+        if checkpoint is not None:
+            loaded = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+        if loaded is None:
             model.init_weights()
         else:
-            loaded = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
             weights = check_complete(model, loaded)
+            if loaded.get('spec') is not None:
+                require_stated(loaded['spec'], model, str(checkpoint))
             model.load_state_dict({name: weights[name] for name in model.state_dict()})
     model._config = cfg
     return model.to(device or get_device()).eval()
 
 
-def load_config(config: str | Path | Config) -> Config:
-    """A copy of a config, with what it imports imported.
+def for_inference(model: dict) -> None:
+    """Leave out of a model's config what only serves training."""
+    if model.get('text_backbone'):
+        model['ssl'] = None
+    model.pop('lora', None)  # which is merged when weights are loaded
 
-    Args:
-        config: Path of a config file (``.py``), a name of :func:`list_models`, or a config.
-    """
-    if isinstance(config, Config):
-        cfg = copy.deepcopy(config)
-    else:
-        path = Path(config) if Path(config).suffix == '.py' else _config_of(str(config))
-        if not path.is_file():
-            raise FileNotFoundError(f'There is no config {path}.')
-        cfg = Config.fromfile(path)
+
+def _read(config: str | Path | Config) -> Config:
+    """A copy of a config, given as such, by its path or by its name."""
+    cfg = load_config(config)
     if 'model' not in cfg:
         raise ValueError(f'{cfg.filename or "The config"} has no `model`.')
-    if cfg.get('custom_imports'):
-        import_modules_from_strings(**cfg.custom_imports)
     return cfg
 
 
-@contextmanager
-def _without_reports() -> Iterator[None]:
-    """Keep back the page that mmengine logs on the initialisation of every parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def shipped_weights(name: str) -> Path:
+    """The weights of a model that lie in the package.
 
-
-def _config_of(name: str) -> Path:
-    if name not in _configs():
+    Raises:
+        ValueError: There are none.
+    """
+    path = _PACKAGE / 'weights' / 'pretrained' / f'{name}.safetensors'
+    if not path.is_file():
         raise ValueError(
-            f'There is no model {name!r}: give one of `mmslip.list_models()`, such as '
-            f'{", ".join(list_models()[:3])}, or the path of a config file (.py).'
+            f'No weights of {name} come with mmslip (but of '
+            f'{", ".join(sorted(file.stem for file in path.parent.glob("*.safetensors")))}): train '
+            'it, or convert published ones with `mmslip convert`, and give the path of the '
+            'checkpoint.'
         )
-    return _configs()[name]
-
-
-@cache
-def _configs() -> dict[str, Path]:
-    """Config of every model of the metafiles."""
-    # In an installed package they lie in `.mim`, otherwise beside the package.
-    root = next(
-        folder
-        for folder in (_PACKAGE / '.mim', _PACKAGE.parent)
-        if (folder / 'model-index.yml').is_file()
-    )
-    index = mmengine.load(root / 'model-index.yml')
-    metafiles = [mmengine.load(root / name) for name in index['Import']]
-    return {model['Name']: root / model['Config'] for file in metafiles for model in file['Models']}
+    return path

@@ -26,7 +26,7 @@ _BLOCK = 1024
 
 @dataclass
 class IndexChanges:
-    """What an update of an index did."""
+    """Changes that an update made to an index."""
 
     embedded: int = 0
     reused: int = 0  # moved, copied or touched: their content was known
@@ -77,14 +77,14 @@ class ImageRetrievalInferencer(SLIPInferencer):
         self.folder = Path(folder)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.index = ImageIndex(index, self.identity())
+        self.index = ImageIndex(index, self.identity(), self.folder)
         self.changes = self.update()
 
     def update(self) -> IndexChanges:
         """Bring the index in line with the folder."""
         with self.index.updating():
             changes = IndexChanges()
-            names, gone = self.index.compare(self.folder)
+            names, gone = self.index.compare()
             changes.removed = len(gone)
             known = self.index.known()
             with progress() as bar:

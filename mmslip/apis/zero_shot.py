@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmpretrain.structures import DataSample
+from torch import Tensor
 
-from mmslip.analysis.config import find_all
-from mmslip.apis.base import Image, SLIPInferencer
-from mmslip.evaluation import ClassEmbedder, Task, load_task
+from mmslip.apis.base import Image, SLIPInferencer, stated_templates
+from mmslip.datasets.tasks import Task, first_of_name, load_task
+from mmslip.evaluation import ClassEmbedder, score_classes
 
 __all__ = ['ZeroShotClassificationInferencer']
 
@@ -31,15 +33,14 @@ class ZeroShotClassificationInferencer(SLIPInferencer):
         'dog'
     """
 
-    forward_kwargs = frozenset({'task'})
-    postprocess_kwargs = frozenset({'names', 'topk'})
+    forward_kwargs = frozenset({'class_embeddings'})
+    postprocess_kwargs = frozenset({'labels', 'names', 'topk'})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.require_text()
-        hook = next(find_all(self.config.to_dict(), 'ZeroShotHook'), {})
-        self.templates = hook.get('templates', ['a photo of a {}.'])
-        self._embedded: Task | None = None
+        self.templates = stated_templates(self.config)
+        self._embedded: tuple[Task | None, Tensor | None] = None, None
 
     def __call__(
         self,
@@ -59,7 +60,7 @@ class ZeroShotClassificationInferencer(SLIPInferencer):
             templates: Prompts with one ``{}`` for the label; by default those that the config
                 evaluates with, or 'a photo of a {}.'.
             task: In their place, the labels and templates of an evaluation: the name of a shipped
-                one (:func:`mmslip.evaluation.list_tasks`) or the path of a JSON file.
+                one (:func:`mmslip.datasets.tasks.list_tasks`) or the path of a JSON file.
             topk: Labels of a result.
             batch_size: Images of one pass.
             num_workers: Processes that read images.
@@ -79,32 +80,54 @@ class ZeroShotClassificationInferencer(SLIPInferencer):
         if task is None:
             task = dict(name='labels', classes=list(labels))
             task['templates'] = list(templates or self.templates)
-        self._embed_classes(load_task(task))
+            if len(labels) < 2:
+                raise ValueError('Give two labels or more: the closest of them names an image.')
+            for number, first in enumerate(first_of_name(labels)):
+                if number != first:
+                    label = labels[number]
+                    label = label if isinstance(label, str) else '|'.join(label)
+                    raise ValueError(f'The label {label!r} is given twice.')
+        task = load_task(task)
+        classes = self._embed_classes(task)
         names = self._inputs_to_list(inputs)
         return super().__call__(
-            names, batch_size=batch_size, num_workers=num_workers, task='labels', names=names,
+            names,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            class_embeddings=classes,
+            labels=[synonyms[0] for synonyms in task.classes],
+            names=names,
             topk=topk,
-        )  # fmt: skip
+        )
 
-    def _embed_classes(self, task: Task) -> None:
-        """Make the class embeddings, unless they are those of the last call."""
-        if task != self._embedded:
-            embed = ClassEmbedder(self.tokenizer)
-            self.model.class_embeddings = embed(
-                self.model, dict(labels=(task.classes, task.templates))
-            )
-            self._embedded = task
+    def _embed_classes(self, task: Task) -> Tensor:
+        """The class embeddings ``(K, D)`` of a task; those of the last one are kept."""
+        known, classes = self._embedded
+        if task != known:
+            tasks = dict(labels=(task.classes, task.templates))
+            classes = ClassEmbedder(self.tokenizer)(self.model, tasks)['labels']
+            self._embedded = task, classes  # in one step: another thread may be at it
+        return classes
+
+    def forward(
+        self, inputs: list[dict | Exception], class_embeddings: Tensor
+    ) -> list[DataSample | Exception]:
+        """Features and scores ``pred_score`` ``(K,)`` of a batch; or the reason why not."""
+        found = super().forward(inputs, task='labels')
+        readable = [sample for sample in found if not isinstance(sample, Exception)]
+        score_classes(readable, dict(labels=class_embeddings))
+        return found
 
     def postprocess(
         self,
         preds: list,
         visualization: None,
         return_datasamples: bool = False,
+        labels: Sequence[str] = (),
         names: Sequence[Image] = (),
         topk: int = 5,
     ) -> list[dict[str, Any]]:
-        """Results out of similarities."""
-        labels = [synonyms[0] for synonyms in self._embedded.classes]
+        """Turn similarities into results."""
         scale = self.model.head.logit_scale.exp().item()
         results = []
         for number, (name, sample) in enumerate(zip(names, preds, strict=True)):

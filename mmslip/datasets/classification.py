@@ -1,17 +1,19 @@
 """Classification sets in their published layout that mmpretrain does not read."""
 
 import csv
-import json
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from mmslip.datasets.annotations import read_json
+from mmslip.datasets.io.cifar import read_batch, read_names
+from mmslip.datasets.io.json_text import read_json
+from mmslip.datasets.io.rows import read_rows
 from mmslip.registry import DATASETS
 
 __all__ = [
+    'CIFAR',
     'FER2013',
     'GTSRB',
     'STL10',
@@ -40,6 +42,60 @@ class _PublishedDataset(BaseDataset):
 
     def _image(self, name: str) -> str:
         return str(Path(self.data_prefix['img_path'], name))
+
+
+@DATASETS.register_module()
+class CIFAR(_PublishedDataset):
+    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009) in its "Python version", 32 x 32.
+
+    Its pickles are read as data, never executed. ::
+
+        data/cifar10/cifar-10-batches-py/      data/cifar100/cifar-100-python/
+        |-- batches.meta                       |-- meta
+        |-- data_batch_1, ... data_batch_5     |-- train
+        `-- test_batch                         `-- test
+
+    Args:
+        data_root: Folder of the files.
+        split: ``'test'`` (10,000) or ``'train'`` (50,000).
+        **kwargs: Arguments of mmengine's ``BaseDataset``.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is not in this layout.
+    """
+
+    def __init__(self, data_root: str, split: str = 'test', **kwargs: object) -> None:
+        self.split = split
+        super().__init__(data_root=data_root, **kwargs)
+
+    @staticmethod
+    def kind_of(folder: Path) -> int | None:
+        """10 or 100 for a folder of these files, else None."""
+        if (folder / 'test_batch').is_file():
+            return 10
+        return 100 if all((folder / name).is_file() for name in ('train', 'test')) else None
+
+    def load_data_list(self) -> list[dict]:
+        """RGB uint8 images ``(32, 32, 3)`` under ``img``."""
+        folder = Path(self.data_root)
+        kind = self.kind_of(folder)
+        if kind is None:
+            raise FileNotFoundError(
+                f'{folder} has neither CIFAR-10 (test_batch) nor CIFAR-100 (train, test).'
+            )
+        files, meta = [self.split], 'meta'
+        if kind == 10:
+            training = [f'data_batch_{number}' for number in range(1, 6)]
+            files, meta = (training if self.split == 'train' else ['test_batch']), 'batches.meta'
+        if (folder / meta).is_file():
+            self._metainfo['classes'] = read_names(folder / meta)
+        batches = (read_batch(folder / name, kind) for name in files)
+        return [
+            dict(img=image, gt_label=label)
+            for images, labels in batches
+            for image, label in zip(images, labels, strict=True)
+        ]
 
 
 @DATASETS.register_module()
@@ -126,7 +182,7 @@ class STL10(_PublishedDataset):
 class GTSRB(_PublishedDataset):
     """Test images of the German Traffic Sign Recognition Benchmark (Stallkamp et al., 2012).
 
-    The training images are a folder for each class, which mmpretrain's ``CustomDataset`` reads. ::
+    The training images are a folder for each class, which ``FolderDataset`` reads. ::
 
         data/gtsrb/
         |-- GT-final_test.csv                       Filename;...;ClassId
@@ -213,6 +269,7 @@ class HatefulMemes(_PublishedDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read the lines of the file."""
-        lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        return [dict(img_path=self._image(row['img']), gt_label=int(row['label'])) for row in rows]
+        return [
+            dict(img_path=self._image(row['img']), gt_label=int(row['label']))
+            for _, row in read_rows(Path(self.ann_file))
+        ]

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from mmslip.datasets.annotations import read_json
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.io.json_rows import coco_rows
+from mmslip.datasets.io.json_text import read_json
 from mmslip.registry import DATASETS
 
 __all__ = ['COCOCaptionDataset']
@@ -23,7 +24,8 @@ class COCOCaptionDataset(CaptionedDataset):
         ann_file: The JSON file; relative to ``data_root`` if that is given.
         data_root: Folder that ``ann_file`` and ``data_prefix`` are relative to.
         data_prefix: ``dict(img_path=FOLDER)``, the folder of the images.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         FileNotFoundError: There is no such annotation file.
@@ -43,44 +45,16 @@ class COCOCaptionDataset(CaptionedDataset):
     def load_data_list(self) -> list[dict]:
         """Join the captions to their images."""
         content = read_json(self.ann_file)
-        tables = [content.get(key) for key in ('images', 'annotations')] if _is(content) else []
-        if not tables or not all(isinstance(table, list) and table for table in tables):
-            raise ValueError(
-                f'{self.ann_file} needs lists `images` and `annotations` with entries: use '
-                'captions_train2017.json or captions_val2017.json.'
-            )
-        images, annotations = tables
         folder = Path(self.data_prefix['img_path'] or '')
-        records = {}
-        for number, image in enumerate(images):
-            self._check(image, dict(id=int, file_name=str), f'images[{number}]')
-            records[image['id']] = dict(img_path=str(folder / image['file_name']), text=[])
-        for number, entry in enumerate(annotations):
-            where = f'annotations[{number}]'
-            self._check(entry, dict(image_id=int, caption=str), where)
-            if entry['image_id'] not in records:
+        records = []
+        for where, row in coco_rows(content if isinstance(content, dict) else {}, self.ann_file):
+            record = dict(img_path=str(folder / row['image']), text=row['caption'])
+            if not record['text'] and self.captions == 'required':
                 raise ValueError(
-                    f'{self.ann_file}, {where} belongs to image {entry["image_id"]}, which is not '
-                    'among `images`: remove the entry.'
+                    f'{where} ({record["img_path"]}) has no caption: add one, remove the image, or '
+                    "let the data set take it: captions='optional'."
                 )
-            if entry['caption'].strip():
-                records[entry['image_id']]['text'].append(entry['caption'].strip())
-        for key, record in records.items():
-            if not record['text']:
-                raise ValueError(
-                    f'{self.ann_file}: image {key} ({record["img_path"]}) has no caption: add one '
-                    'or remove the image.'
-                )
-        return list(records.values())
-
-    def _check(self, entry: object, types: dict[str, type], where: str) -> None:
-        for key, kind in types.items():
-            if not _is(entry) or not isinstance(entry.get(key), kind):
-                raise ValueError(
-                    f'{self.ann_file}, {where} must be an object with {key!r} of type '
-                    f'{kind.__name__}, not {entry!r:.80}.'
-                )
-
-
-def _is(value: object) -> bool:
-    return isinstance(value, dict)
+            if not record['text'] or self.captions == 'ignored':
+                del record['text']
+            records.append(record)
+        return records

@@ -5,8 +5,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmslip.datasets.annotations import RecordTable, keep_usable
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.io.captions import captions_of
+from mmslip.datasets.io.presence import keep_usable
+from mmslip.datasets.io.record_table import RecordTable
 from mmslip.registry import DATASETS
 
 __all__ = ['ConceptualCaptionsDataset']
@@ -35,7 +37,8 @@ class ConceptualCaptionsDataset(CaptionedDataset):
         rows_per_folder: See ``image_name``.
         data_root: Folder that ``ann_file`` and ``data_prefix`` are relative to.
         data_prefix: ``dict(img_path=FOLDER)``, the folder that ``image_name`` is relative to.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         FileNotFoundError: There is no such table, or none of the images exists.
@@ -56,8 +59,8 @@ class ConceptualCaptionsDataset(CaptionedDataset):
         self.columns = list(columns)
         self.image_name = image_name
         self.rows_per_folder = rows_per_folder
-        if not {'caption', 'url'} <= set(self.columns):
-            raise ValueError(f"columns must hold 'caption' and 'url', not only {columns}.")
+        if (self.columns.count('caption'), self.columns.count('url')) != (1, 1):
+            raise ValueError(f"columns must hold 'caption' and 'url' once each, not {columns}.")
         try:
             names = {self._name(row, '') for row in (0, 1)} | {self._name(0, 'url')}
         except (LookupError, ValueError, TypeError) as error:
@@ -83,15 +86,14 @@ class ConceptualCaptionsDataset(CaptionedDataset):
             f'check `image_name` ({self.image_name!r}), `data_root` and `data_prefix` of the data '
             'set against the names of the files.'
         )
-        return RecordTable(keep_usable(self._records(), self.ann_file, remedy))
+        return RecordTable(keep_usable(self._records(), self.ann_file, remedy, self.captions))
 
     def _records(self) -> Iterator[dict]:
         folder = self.data_prefix['img_path'] or ''
         for row, cells in enumerate(self._rows()):
-            caption = cells['caption'].strip()
             yield dict(
                 img_path=os.path.join(folder, self._name(row, cells['url'])),
-                text=[caption] if caption else [],
+                text=captions_of(cells, ['caption'], f'{self.ann_file}, row {row}'),
             )
 
     def _name(self, row: int, url: str) -> str:

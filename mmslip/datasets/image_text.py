@@ -1,17 +1,14 @@
-"""Images and captions listed in a JSONL, CSV or TSV file."""
+"""Images and captions listed in a text file: JSON lines, JSON, CSV, TSV and others."""
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.io.captions import as_list, text_of
+from mmslip.datasets.io.rows import read_rows
 from mmslip.registry import DATASETS
 
-__all__ = ['ImageTextDataset', 'read_cells', 'read_rows']
-
-_DELIMITERS = {'.csv': ',', '.tsv': '\t'}
+__all__ = ['ImageTextDataset', 'read_pair']
 
 
 @DATASETS.register_module()
@@ -19,8 +16,11 @@ class ImageTextDataset(CaptionedDataset):
     r"""Your own pairs: a table with an image path and one or more captions in each row.
 
     The kind of table follows from its name: ``.jsonl`` (one JSON object a line; a caption may be a
-    string or a list of strings), ``.csv`` or ``.tsv`` (with a header line). Where a row has several
-    captions, one is drawn at every visit.
+    string or a list of strings), ``.csv`` or ``.tsv`` (with a header line), ``.json`` (a list of
+    objects, COCO's or Karpathy's annotations), ``.txt`` (Flickr8k's), see
+    :func:`mmslip.datasets.io.rows.read_rows`. Rows of the same image become one sample, which has
+    the captions of all of them: in one batch, they would be each other's negatives. Where a sample
+    has several captions, one is drawn at every visit.
 
     Args:
         ann_file: The table; relative to ``data_root`` if that is given.
@@ -29,7 +29,8 @@ class ImageTextDataset(CaptionedDataset):
         image_key: Column of the image path.
         caption_keys: Columns of captions; empty cells are passed over as long as a row has one
             caption.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions='optional'`` for rows without a
+            caption) and of mmengine's ``BaseDataset``, ``pipeline`` above all.
 
     Raises:
         FileNotFoundError: The table does not exist.
@@ -42,7 +43,7 @@ class ImageTextDataset(CaptionedDataset):
         ...     data_root='data/mine',
         ...     ann_file='train.jsonl',  # {"image": "a/1.jpg", "caption": "a red chair"}
         ...     data_prefix=dict(img_path='images'),
-        ...     pipeline=train_pipeline)
+        ...     pipeline=pipeline)
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ImageTextDataset(CaptionedDataset):
         **kwargs: object,
     ) -> None:
         self.image_key = image_key
-        self.caption_keys = [caption_keys] if isinstance(caption_keys, str) else list(caption_keys)
+        self.caption_keys = as_list(caption_keys)
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -71,91 +72,46 @@ class ImageTextDataset(CaptionedDataset):
                 f'There is no table {path}: check `ann_file` and `data_root` of the data set.'
             )
         folder = Path(self.data_prefix['img_path'] or '')
-        records = []
-        for line, row in read_rows(path):
-            where = f'{path}, line {line}'
-            image, *_ = read_cells(row, [self.image_key], where)
-            captions = read_cells(row, self.caption_keys, where)
-            records.append(dict(img_path=str(folder / image), text=captions))
+        samples: dict[str, dict] = {}
+        for where, row in read_rows(path):
+            image, text = read_pair(row, self.image_key, self.caption_keys, where, self.captions)
+            sample = samples.setdefault(image, dict(img_path=str(folder / image)))
+            if text:
+                sample['text'] = [*sample.get('text', ()), *text['text']]
+        records = list(samples.values())
         if not records:
             raise ValueError(f'{path} has no rows.')
+        if self.captions == 'optional' and not any('text' in record for record in records):
+            raise ValueError(
+                f'No row of {path} has a caption under {", ".join(self.caption_keys)}: correct '
+                "`caption_keys` of the data set, or set captions='ignored'."
+            )
         return records
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """Line number and content of every row of a JSONL, CSV or TSV file.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file is of another kind or malformed; the message names file and row.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in ('.jsonl', *_DELIMITERS):
-        raise ValueError(f'{path} must end in .jsonl, .csv or .tsv, which says how to read it.')
-    try:
-        with path.open(encoding='utf-8-sig', newline='') as file:
-            if suffix == '.jsonl':
-                for line, text in enumerate(file, 1):
-                    if text.strip():
-                        yield line, _parse_json(text, path, line)
-            else:
-                yield from _parse_cells(file, path, _DELIMITERS[suffix])
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not UTF-8 ({error}): convert it, e.g. with iconv.') from error
-
-
-def read_cells(row: dict, keys: Sequence[str], where: str) -> list[str]:
-    """The texts in some columns of a row, stripped, without those that are empty.
+def read_pair(
+    row: dict, image_key: str, caption_keys: Sequence[str], where: str, use: str = 'required'
+) -> tuple[str, dict[str, list[str]]]:
+    """Image and ``text`` of a row of :func:`mmslip.datasets.io.rows.read_rows`.
 
     Args:
-        row: A row of :func:`read_rows`.
-        keys: The columns.
+        row: The row.
+        image_key: Column of the image path.
+        caption_keys: Columns of captions.
         where: File and line, for messages.
+        use: One of :data:`mmslip.datasets.io.captions.CAPTION_USES`; only required columns have to
+            be there.
 
     Raises:
-        ValueError: A column is unknown or holds something other than text, or all are empty.
+        ValueError: A column is unknown, has another type, or has nothing in it.
     """
-    cells = []
-    for key in keys:
+    for key in (image_key, *(caption_keys if use == 'required' else ())):
         if key not in row:
             raise ValueError(
                 f'{where} has no column {key!r}; it has {", ".join(map(repr, row))}. '
                 'Set `image_key` and `caption_keys` of the data set to its names.'
             )
-        value = row[key] if isinstance(row[key], list) else [row[key]]
-        if not all(cell is None or isinstance(cell, str) for cell in value):
-            raise ValueError(f'{where}: {key!r} must be text or a list of texts, not {value}.')
-        cells += [cell.strip() for cell in value if cell and cell.strip()]
-    if not cells:
-        raise ValueError(
-            f'{where}: {", ".join(map(repr, keys))} is empty. Remove the row or fill it in.'
-        )
-    return cells
-
-
-def _parse_cells(file: TextIO, path: Path, delimiter: str) -> Iterator[tuple[int, dict]]:
-    # Strict: otherwise a stray quotation mark swallows the rows behind it into one caption.
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(
-                    f'{path}, line {reader.line_num} has another number of cells than the header: '
-                    'quote cells that contain the delimiter.'
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(
-            f'{path} is malformed after line {reader.line_num} ({error}): quote the whole cell and '
-            'double the quotation marks inside it, or use JSONL.'
-        ) from error
-
-
-def _parse_json(text: str, path: Path, line: int) -> dict:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path}, line {line} is not valid JSON: {error}.') from error
-    if not isinstance(row, dict):
-        raise ValueError(f'{path}, line {line} must be a JSON object, not {text.strip()[:60]}.')
-    return row
+    image = row[image_key]
+    if not isinstance(image, str) or not image.strip():
+        raise ValueError(f'{where}: {image_key!r} must be the path of an image, not {image!r:.60}.')
+    return image.strip(), text_of(row, caption_keys, where, use)

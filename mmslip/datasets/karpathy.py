@@ -4,7 +4,9 @@ from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 
-from mmslip.datasets.annotations import missing_files, read_json
+from mmslip.datasets.io.captions import text_of
+from mmslip.datasets.io.json_text import read_json
+from mmslip.datasets.io.presence import missing_files
 from mmslip.registry import DATASETS
 
 __all__ = ['KarpathyDataset']
@@ -74,10 +76,9 @@ class KarpathyDataset(BaseDataset):
         records = []
         for entry in entries:
             path = root / entry.get('filepath', '') / entry['filename']
-            captions = [sentence['raw'].strip() for sentence in entry['sentences']]
-            captions = [text for text in captions if text][: self.num_captions]
-            if not captions:
-                raise ValueError(f'{self.ann_file}: {path} has no caption.')
+            raw = [sentence['raw'] for sentence in entry['sentences']]
+            fields = text_of(dict(sentences=raw), ['sentences'], f'{self.ann_file}: {path}')
+            captions = fields['text'][: self.num_captions]
             records.append(dict(self._given, img_path=str(path), text=captions))
         missing = missing_files(record['img_path'] for record in records)
         if missing:

@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from torch.utils.data import Dataset
+from mmengine.logging import print_log
+from torch.utils.data import Dataset, IterableDataset
 
 from mmslip.datasets.sampler import Visit
 from mmslip.registry import DATASETS
@@ -40,6 +41,13 @@ class MixedDataset(Dataset):
     sources however long training is. So block ``b`` has ``K_s((b + 1) * B) - K_s(b * B)`` places
     for source ``s``, in an order drawn with a seed made of the data set's and ``b``.
 
+    With ``stratified``, a block is a ``cycle`` of as many positions as the weights add up to, each
+    source having as many places as its weight. :class:`VisitSampler` hands out whole cycles, so
+    that *every batch of every process* has exactly its share of each source, if its size is a
+    multiple of the cycle. This is how images without captions join in: the losses of several
+    processes need as many captions on each, and :func:`mmslip.datasets.collate` puts the captioned
+    rows first.
+
     *Which sample.* ``k``, which is ``K_s(b * B)`` plus the places of ``s`` before ``p`` in the
     block, numbers the visits to source ``s`` 0, 1, 2, ... in the order of their positions. With
     ``n`` samples, ``k // n`` is the pass over the source, and the sample is where a permutation
@@ -50,12 +58,17 @@ class MixedDataset(Dataset):
     Args:
         datasets: The sources, data sets or their configs, each with a pipeline of its own.
         weights: How often each is drawn from, relative to the others.
-        length: Samples in an epoch.
+        length: Samples in an epoch, of all sources together; the log says how often each source is
+            passed over in it.
         seed: Seed of the order; not that of the run, so that a run resumed without a fixed seed
             goes on in the same order.
+        stratified: Whether every batch has exactly its share of each source, rather than on
+            average. ``weights`` are then whole numbers, ``[1, 7]`` for 16 and 112 of 128, and
+            ``length`` a multiple of their sum.
 
     Raises:
         ValueError: Weights, length or sources are not usable.
+        TypeError: A source is a stream, whose samples have no numbers to be drawn by.
 
     Example:
         >>> train_dataloader = dict(
@@ -73,6 +86,7 @@ class MixedDataset(Dataset):
         weights: Sequence[float],
         length: int,
         seed: int = 0,
+        stratified: bool = False,
     ) -> None:
         if length < 1 or length != int(length):
             raise ValueError(f'length must be the number of samples in an epoch, not {length}.')
@@ -80,18 +94,39 @@ class MixedDataset(Dataset):
             raise ValueError(f'{len(datasets)} datasets need as many weights, not {len(weights)}.')
         if not all(math.isfinite(weight) and weight > 0 for weight in weights):
             raise ValueError(f'weights must be finite and above zero, not {list(weights)}.')
-        # As whole numbers, whose products and quotients below are exact.
+        if stratified and any(weight != int(weight) for weight in weights):
+            raise ValueError(
+                f'weights={list(weights)} must be whole numbers with stratified=True: [1, 7] gives '
+                'one row of eight to the first source.'
+            )
+        # As whole numbers in lowest terms, whose products and quotients below are exact.
         fractions = [Fraction(weight) for weight in weights]
         unit = math.lcm(*(fraction.denominator for fraction in fractions))
-        self.weights = [int(fraction * unit) for fraction in fractions]
+        whole = [int(fraction * unit) for fraction in fractions]
+        self.weights = [weight // math.gcd(*whole) for weight in whole]
+        self.stratified = stratified
+        self.cycle = sum(self.weights) if stratified else 1
+        if length % self.cycle:
+            raise ValueError(
+                f'length={length} must be a multiple of {self.cycle}, in which weights='
+                f'{list(weights)} give every source its share, such as '
+                f'{-(-length // self.cycle) * self.cycle}.'
+            )
         self.datasets = [
             DATASETS.build(source) if isinstance(source, dict) else source for source in datasets
         ]
+        for number, source in enumerate(self.datasets):
+            if isinstance(source, IterableDataset):
+                raise TypeError(
+                    f'datasets[{number}], a {type(source).__name__}, is a stream, and samples are '
+                    'drawn by their numbers: copy its shards to a disk, for mmslip.ShardDataset.'
+                )
         self.sizes = [len(source) for source in self.datasets]
         if 0 in self.sizes:
             raise ValueError(f'datasets[{self.sizes.index(0)}] is empty: leave it out.')
         self.length = int(length)
         self.seed = seed
+        print_log(self._passes(), logger='current')
 
     @property
     def metainfo(self) -> dict:
@@ -101,10 +136,26 @@ class MixedDataset(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    @property
+    def _block(self) -> int:
+        return self.cycle if self.stratified else _BLOCK
+
+    def _passes(self) -> str:
+        """A line on how often each source is visited in an epoch."""
+        parts = []
+        for number, (source, size) in enumerate(zip(self.datasets, self.sizes, strict=True)):
+            visits = self.length * self.weights[number] / sum(self.weights)
+            parts.append(
+                f'datasets[{number}] ({type(source).__name__}) {visits:,.0f}, {visits / size:.2f} '
+                f'passes over {size:,}'
+            )
+        shares = f', {" : ".join(map(str, self.weights))} in every batch' * self.stratified
+        return f'Of {self.length:,} samples in an epoch{shares}: ' + '; '.join(parts)
+
     def locate(self, position: int) -> tuple[int, int]:
         """Source and index within it of a position, counted from the start of training."""
-        block, offset = divmod(position, _BLOCK)
-        before, after = self._totals(block * _BLOCK), self._totals((block + 1) * _BLOCK)
+        block, offset = divmod(position, self._block)
+        before, after = (self._totals(number * self._block) for number in (block, block + 1))
         sources = np.repeat(np.arange(len(before)), np.subtract(after, before))  # (B,)
         _random.seed(mix_seed(self.seed, 0, block) % 2**32)
         _random.shuffle(sources)

@@ -3,12 +3,16 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import force_full_init
 
-from mmslip.datasets.annotations import captions_of, expand_patterns
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.io.captions import as_list, text_of
+from mmslip.datasets.io.faults import BadSampleError
+from mmslip.datasets.io.patterns import expand_patterns
 from mmslip.registry import DATASETS
 
 __all__ = ['ParquetDataset']
@@ -31,7 +35,8 @@ class ParquetDataset(CaptionedDataset):
         image_key: Column of images.
         caption_keys: Columns of captions, texts or lists of texts. Where a row has several, one is
             drawn at every visit.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         ImportError: ``pyarrow`` is not installed.
@@ -49,13 +54,18 @@ class ParquetDataset(CaptionedDataset):
         **kwargs: object,
     ) -> None:
         self.image_key = image_key
-        self.caption_keys = [caption_keys] if isinstance(caption_keys, str) else list(caption_keys)
+        self.caption_keys = as_list(caption_keys)
         self.files = [str(path) for path in expand_patterns(files, data_root, 'files')]
         super().__init__(
             data_root=data_root,
             serialize_data=False,  # nothing is held but numbers of rows
             **kwargs,
         )
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The columns that are read, that of images first."""
+        return self.image_key, *(() if self.captions == 'ignored' else self.caption_keys)
 
     def load_data_list(self) -> range:
         """Count the rows of all groups."""
@@ -72,8 +82,24 @@ class ParquetDataset(CaptionedDataset):
             raise ValueError(f'{self.files[0]} has no rows, nor has any other of `files`.')
         return range(int(self._groups[-1, 2]))
 
+    @property
+    @force_full_init
+    def group_size(self) -> int:
+        """Rows of the largest row group, which is read whole for a sample."""
+        return int(np.diff(self._groups[:, 2], prepend=0).max())
+
+    def schema(self) -> Any:
+        """Arrow's schema of the first file."""
+        path = self.files[0]
+        return _damage_named(path, lambda: _parquet().read_schema(path))
+
     def _check_columns(self, path: str, schema: Any) -> None:
-        for key in (self.image_key, *self.caption_keys):
+        for key in self._columns:
+            if schema.names.count(key) > 1:
+                raise ValueError(
+                    f'{path} has more than one column {key!r}: rename them, and list them all in '
+                    '`caption_keys` if they are captions.'
+                )
             if key not in schema.names:
                 raise ValueError(
                     f'{path} has no column {key!r}; it has {", ".join(map(repr, schema.names))}. '
@@ -82,28 +108,34 @@ class ParquetDataset(CaptionedDataset):
 
     def get_data_info(self, idx: int) -> dict:
         """Read one sample's bytes and captions."""
-        row = self.data_list[idx]
+        path, group, offset = self._locate(idx)
+        columns, where = self._columns, f'{path}, row {offset} of group {group}'
+        table = _damage_named(path, lambda: _read_group(path, group, columns, os.getpid()))
+        try:
+            values = {key: table[key][offset].as_py() for key in columns}
+        except ValueError as error:
+            raise BadSampleError(f'{where} holds text that is not UTF-8: {error}.') from error
+        image = values.pop(self.image_key)
+        return dict(
+            text_of(values, columns[1:], where, self.captions),
+            img_bytes=self._image(image, where),
+            img_name=f'{path}:{group}:{offset}',
+            sample_idx=range(len(self))[idx],
+        )
+
+    def identify(self, index: int) -> str:
+        """Place of a sample, and name and size of its file: to read a row takes its whole group."""
+        path, group, offset = self._locate(index)
+        return f'{Path(path).name} {os.path.getsize(path)} {group} {offset}'
+
+    @force_full_init
+    def _locate(self, index: int) -> tuple[str, int, int]:
+        """File, row group and row within it of a sample."""
+        row = self.data_list[index]
         place = int(np.searchsorted(self._groups[:, 2], row, side='right'))
         file, group, _ = self._groups[place].tolist()
         start = int(self._groups[place - 1, 2]) if place else 0
-        path, offset = self.files[file], row - start
-        columns = (self.image_key, *self.caption_keys)
-        table = _damage_named(path, lambda: _read_group(path, group, columns, os.getpid()))
-        values = {key: table[key][offset].as_py() for key in columns}
-        name = f'{path}:{group}:{offset}'
-        where = f'{path}, row {offset} of group {group}'
-        captions = captions_of({key: values[key] for key in self.caption_keys}, columns[1:], where)
-        if not captions:
-            raise ValueError(
-                f'{where} has no caption under {", ".join(self.caption_keys)}: set `caption_keys` '
-                'of the data set, or remove the row.'
-            )
-        return dict(
-            img_bytes=self._image(values[self.image_key], where),
-            img_name=name,
-            text=captions,
-            sample_idx=range(len(self))[idx],
-        )
+        return self.files[file], group, row - start
 
     def _image(self, value: object, where: str) -> bytes:
         content = value.get('bytes') if isinstance(value, dict) else value
@@ -128,7 +160,7 @@ def _parquet() -> Any:
 
 
 def _damage_named(path: str, read: Callable[[], Any]) -> Any:
-    """What ``read`` returns, or an error that names the file."""
+    """Result of ``read``, or an error that names the file."""
     try:
         return read()
     except (ValueError, OSError) as error:  # of which Arrow's own errors are kinds

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from mmslip.datasets.annotations import (
-    RecordTable,
-    captions_of,
-    expand_patterns,
-    keep_usable,
-    read_json,
-)
 from mmslip.datasets.base import CaptionedDataset
+from mmslip.datasets.io.captions import captions_of
+from mmslip.datasets.io.json_text import read_json
+from mmslip.datasets.io.patterns import expand_patterns
+from mmslip.datasets.io.presence import keep_usable
+from mmslip.datasets.io.record_table import RecordTable
 from mmslip.registry import DATASETS
 
 __all__ = ['RedCapsDataset']
@@ -32,7 +30,8 @@ class RedCapsDataset(CaptionedDataset):
         data_root: Folder that ``ann_file`` and ``data_prefix`` are relative to.
         data_prefix: ``dict(img_path=FOLDER)``, the folder of the subreddits' folders.
         caption_key: ``'caption'``, cleaned by the authors, or ``'raw_caption'``, the post's title.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         FileNotFoundError: No file matches a pattern, or none of the images exists.
@@ -64,7 +63,7 @@ class RedCapsDataset(CaptionedDataset):
             'images are expected at SUBREDDIT/IMAGE_ID.jpg; check `data_root` and `data_prefix` '
             'of the data set.'
         )
-        return RecordTable(keep_usable(self._records(), source, remedy))
+        return RecordTable(keep_usable(self._records(), source, remedy, self.captions))
 
     def _records(self) -> Iterator[dict]:
         folder = self.data_prefix['img_path'] or ''
@@ -83,6 +82,11 @@ class RedCapsDataset(CaptionedDataset):
                     raise ValueError(
                         f'{where} must be an object with texts {" and ".join(map(repr, _NAMES))}, '
                         f'not {entry!r:.80}.'
+                    )
+                if self.caption_key not in entry:
+                    raise ValueError(
+                        f'{where} has no caption {self.caption_key!r}; it has '
+                        f'{", ".join(map(repr, entry))}. Set `caption_key` to one of its names.'
                     )
                 yield dict(
                     img_path=os.path.join(folder, *names) + '.jpg',

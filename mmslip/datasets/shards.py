@@ -1,39 +1,60 @@
-"""Pairs packed into tar shards, as WebDataset and img2dataset write them."""
+"""Images and captions packed into tar shards, as WebDataset and img2dataset write them."""
 
 import gzip
 import io
-import json
 import os
 import tarfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from logging import WARNING
 from pathlib import Path
-from typing import Any
 
-from mmslip.datasets.annotations import expand_patterns
+from mmengine.logging import print_log
+
 from mmslip.datasets.base import CaptionedDataset
-from mmslip.datasets.faults import BadSampleError
+from mmslip.datasets.io.captions import as_list
+from mmslip.datasets.io.contents import check_bytes
+from mmslip.datasets.io.faults import BadSampleError
+from mmslip.datasets.io.patterns import expand_patterns
+from mmslip.datasets.io.tar_sample import (
+    TEXT_MEMBERS,
+    caption_fields,
+    files_of,
+    is_part,
+    list_members,
+    open_tar,
+    read_label,
+    require_image,
+    split_name,
+)
 from mmslip.registry import DATASETS
 
 __all__ = ['ShardDataset']
-
-_IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 
 
 @DATASETS.register_module()
 class ShardDataset(CaptionedDataset):
     """Tar shards, read at random.
 
-    A sample is the members of equal stem: one image and a ``.txt`` (one caption) or ``.json``
-    (captions under ``caption_keys``). The headers of all shards are read once to index them, so
-    samples are shuffled over all shards and every rank reads its exact part, which a stream cannot
-    offer. Plain ``.tar`` stays on disk; ``.tar.gz`` is unpacked into memory, for small sets.
+    A sample is the members whose names are equal up to the first dot behind the last folder: an
+    image, a ``.txt`` (one caption) or ``.json`` (captions under ``caption_keys``), and a ``.cls``
+    (number of a class, read where every sample has one; a warning counts those without if some
+    have). A suffix that comes again begins another sample of the same name, as in archives that
+    were put together from several. The headers of all shards are read once to
+    index them, so samples are shuffled over all shards and every rank reads its exact part, which a
+    stream cannot offer. Plain ``.tar`` stays on disk; ``.tar.gz`` is unpacked into memory, for
+    small sets. Members of other kinds are passed over; a line of the log counts them.
 
     Args:
         shards: Paths, with ``*`` and ``{000..127}`` as in a shell; relative to ``data_root``.
         data_root: Folder that ``shards`` are relative to.
         caption_keys: Keys of captions in the ``.json`` member; values are texts or lists of texts.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all.
+        caption_members: Where captions are looked for: the first of these members that has one is
+            taken. ``'txt'`` alone leaves out the ``.json``.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         FileNotFoundError: A pattern matches no file.
@@ -46,9 +67,11 @@ class ShardDataset(CaptionedDataset):
         shards: str | Sequence[str],
         data_root: str = '',
         caption_keys: str | Sequence[str] = 'caption',
+        caption_members: str | Sequence[str] = TEXT_MEMBERS,
         **kwargs: object,
     ) -> None:
-        self.caption_keys = [caption_keys] if isinstance(caption_keys, str) else list(caption_keys)
+        self.caption_keys = as_list(caption_keys)
+        self.caption_members = list_members(caption_members)
         self.shards = expand_patterns(shards, data_root, 'shards')
         self._unpacked: dict[int, bytes] = {}
         # File descriptors by shard: positioned reads share no file offset, so workers may inherit
@@ -58,123 +81,126 @@ class ShardDataset(CaptionedDataset):
 
     def load_data_list(self) -> list[dict]:
         """Index the members of all shards."""
+        passed: Counter[str] = Counter()
         records = []
         for number, path in enumerate(self.shards):
             try:
-                members = self._index(number, path)
+                samples = self._index(number, path, passed)
             except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(
                     f'{path} is damaged ({error}): copy or make it again, or leave it out of '
                     '`shards`.'
                 ) from error
-            if not members:
-                raise ValueError(f'{path} has no samples: leave it out of `shards`.')
-            records += [self._record(number, stem, parts) for stem, parts in members.items()]
+            if not samples:
+                kinds = f' (only {", ".join(sorted(passed))})' if passed else ''
+                raise ValueError(
+                    f'{path} has no samples{kinds}: leave it out of `shards`. The name of a member '
+                    'is split at its first dot: 1.jpg and 1.txt make a sample.'
+                )
+            records += [dict(shard=number, stem=stem, members=members) for stem, members in samples]
+        if passed:
+            kinds = ', '.join(f'{number:,} {kind}' for kind, number in passed.most_common(10))
+            print_log(f'{self.shards[0]} ...: members passed over: {kinds}.', logger='current')
+        self._labelled = self._have_labels(records)
+        self._compare_members(records[0])
         return records
 
-    def _index(self, number: int, path: Path) -> dict[str, dict[str, tuple[int, int]]]:
-        """Offset and size of every file of a shard, by stem and suffix."""
-        if path.suffix == '.gz':
+    def _have_labels(self, records: list[dict]) -> bool:
+        """Whether all samples have a label, since no batch can mix both; said if only some do."""
+        bare = [record for record in records if 'cls' not in record['members']]
+        if bare and len(bare) < len(records):
+            print_log(
+                f'{len(bare):,} of {len(records):,} samples have no .cls, such as '
+                f'{self.shards[bare[0]["shard"]]}:{bare[0]["stem"]}: so no label is read. Add '
+                'those, or leave the samples out, if labels are wanted.',
+                logger='current',
+                level=WARNING,
+            )
+        return not bare
+
+    def _compare_members(self, record: dict) -> None:
+        """Say so where captions stand in two members and differ."""
+        both = [member for member in self.caption_members if member in record['members']]
+        if self.captions == 'ignored' or len(both) < 2:
+            return
+
+        def read(member: str) -> bytes:
+            return self.read_member(record, member)
+
+        name = f'{self.shards[record["shard"]]}:{record["stem"]}'
+        with suppress(BadSampleError):  # whoever visits it is told
+            first, second = (
+                caption_fields([member], read, [member], self.caption_keys, name, 'optional')
+                for member in both
+            )
+            if first and second and first != second:
+                print_log(
+                    f'{name} has other captions in .{both[0]} than in .{both[1]}: those in '
+                    f'.{both[0]} are read. `caption_members` of the data set chooses.',
+                    logger='current',
+                    level=WARNING,
+                )
+
+    def _index(
+        self, number: int, path: Path, passed: Counter[str]
+    ) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+        """Key of every sample of a shard, and offset and size of its members by suffix."""
+        if path.suffix in ('.gz', '.tgz'):
             self._unpacked[number] = gzip.decompress(path.read_bytes())
             source = dict(fileobj=io.BytesIO(self._unpacked[number]))
         else:
             source = dict(name=path)
-        members: dict[str, dict[str, tuple[int, int]]] = {}
-        with tarfile.open(mode='r:', **source) as archive:
-            for member in archive:
-                if member.isfile():
-                    stem, _, suffix = member.name.rpartition('.')
-                    members.setdefault(stem, {})[suffix.lower()] = member.offset_data, member.size
-            # tarfile ends quietly at a broken header; a whole archive ends with a block of zeros.
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f'it breaks off at byte {archive.offset}')
-        return members
-
-    def _record(self, shard: int, stem: str, parts: dict[str, tuple[int, int]]) -> dict:
-        try:
-            image, text = choose_members(parts, f'{self.shards[shard]}: sample {stem}')
-        except ValueError as error:  # one sample among many; who visits it is told
-            return dict(shard=shard, stem=stem, fault=str(error))
-        return dict(
-            shard=shard, stem=stem, image=parts[image], text=parts[text], is_json=text == 'json'
-        )
+        samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
+        latest: dict[str, dict[str, tuple[int, int]]] = {}  # sample of each key
+        with open_tar('r:', **source) as archive:
+            for member in files_of(archive):
+                key, suffix = split_name(member.name) or ('', 'hidden or without suffix')
+                if not is_part(suffix):
+                    passed[suffix] += 1
+                    continue
+                if key not in latest or suffix in latest[key]:
+                    latest[key] = {}
+                    samples.append((key, latest[key]))
+                latest[key][suffix] = member.offset_data, member.size
+        usable = [(key, members) for key, members in samples if members.keys() != {'cls'}]
+        if len(usable) < len(samples):
+            passed['cls without image'] += len(samples) - len(usable)
+        return usable
 
     def get_data_info(self, idx: int) -> dict:
         """Read one sample's bytes and captions."""
         record = super().get_data_info(idx)
-        if 'fault' in record:
-            raise BadSampleError(record['fault'])
-        shard, name = record['shard'], f'{self.shards[record["shard"]]}:{record["stem"]}'
-        content = read_content(self._read(shard, *record['text']), record['is_json'], name)
+        name = f'{self.shards[record["shard"]]}:{record["stem"]}'
+        image = require_image(record['members'], name)
         return dict(
-            self.parse_content(content, name),
-            img_bytes=self._read(shard, *record['image']),
+            self.fields_of(record, name),
+            img_bytes=self.read_member(record, image),
             img_name=name,
             sample_idx=record['sample_idx'],
         )
 
-    def parse_content(self, content: str | dict, name: str) -> dict:
-        """Make pipeline fields of a sample's text member; ``text`` is required."""
-        return dict(text=parse_captions(content, self.caption_keys, name))
+    def fields_of(self, record: dict, name: str) -> dict:
+        """Pipeline fields of a sample beside its image: captions and label."""
 
-    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        def read(member: str) -> bytes:
+            return self.read_member(record, member)
+
+        keys, members = self.caption_keys, self.caption_members
+        fields = caption_fields(record['members'], read, members, keys, name, self.captions)
+        if self._labelled:
+            fields['gt_label'] = read_label(read('cls'), name)
+        return fields
+
+    def read_member(self, record: dict, suffix: str) -> bytes:
+        """Content of a member of a sample, an entry of :meth:`load_data_list`."""
+        shard, (offset, size) = record['shard'], record['members'][suffix]
         if shard in self._unpacked:
             return self._unpacked[shard][offset : offset + size]
+        check_bytes(size, f'{self.shards[shard]}:{record["stem"]}.{suffix}')
         if shard not in self._descriptors:
             self._descriptors[shard] = os.open(self.shards[shard], os.O_RDONLY)
         return os.pread(self._descriptors[shard], size, offset)
 
     def __getstate__(self) -> dict:
         """Without descriptors, which mean nothing in a spawned worker."""
-        return dict(self.__dict__, _descriptors={})
-
-
-def choose_members(suffixes: Collection[str], where: str) -> tuple[str, str]:
-    """Suffixes of the image and of the text among those of a sample's members.
-
-    Raises:
-        ValueError: One of them is not there; the message starts with ``where``.
-    """
-    image = next((suffix for suffix in _IMAGE_SUFFIXES if suffix in suffixes), None)
-    text = next((suffix for suffix in ('json', 'txt') if suffix in suffixes), None)
-    if image is None or text is None:
-        lacks = 'image' if image is None else 'caption (.json or .txt)'
-        raise ValueError(
-            f'{where} has {", ".join(sorted(suffixes))} but no {lacks}. Samples are members of '
-            'equal name before the last dot.'
-        )
-    return image, text
-
-
-def read_content(text: bytes, is_json: bool, name: str) -> Any:
-    """Value of a sample's text member."""
-    try:
-        return json.loads(text) if is_json else text.decode('utf-8')
-    except ValueError as error:
-        raise ValueError(f'The caption of {name} cannot be read: {error}.') from error
-
-
-def parse_captions(content: Any, keys: Sequence[str], name: str) -> str | list[str]:
-    """Captions in the value of a text member: a text itself, or those under ``keys``.
-
-    Raises:
-        ValueError: There are none, or they are no texts; the message names the sample.
-    """
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, dict):
-        raise ValueError(f'The caption of {name} must be a JSON object, not {content!r:.60}.')
-    captions = []
-    for key in keys:
-        value = content.get(key) or []
-        value = value if isinstance(value, list) else [value]
-        if not all(isinstance(caption, str) for caption in value):
-            raise ValueError(f'The caption {key!r} of {name} must be text or texts: {value}.')
-        captions += [caption.strip() for caption in value if caption.strip()]
-    if not captions:
-        raise ValueError(
-            f'{name} has no caption under {", ".join(keys)}; its keys are {", ".join(content)}. '
-            'Set `caption_keys` of the data set.'
-        )
-    return captions
+        return dict(super().__getstate__(), _descriptors={})

@@ -9,9 +9,10 @@ import numpy as np
 from mmengine.dataset import force_full_init
 
 from mmslip.datasets.base import CaptionedDataset
-from mmslip.datasets.caption_table import CaptionTable
-from mmslip.datasets.faults import MissingImageError
-from mmslip.datasets.zip_member import read_member
+from mmslip.datasets.io.caption_table import CaptionTable
+from mmslip.datasets.io.captions import text_of
+from mmslip.datasets.io.faults import MissingImageError
+from mmslip.datasets.io.zip_member import read_member
 from mmslip.registry import DATASETS
 
 __all__ = ['TableDataset', 'YFCC15MDataset']
@@ -29,8 +30,9 @@ class TableDataset(CaptionedDataset):
         ann_file: Folder of the table; relative to ``data_root`` if that is given.
         data_root: Folder that ``ann_file`` and ``data_prefix`` are relative to.
         data_prefix: ``dict(img_path=FOLDER)``, the folder that keys are relative to.
-        **kwargs: Arguments of mmengine's ``BaseDataset``, ``pipeline`` above all; ``indices`` takes
-            the first rows (an int), the last (a negative one) or those listed.
+        **kwargs: Arguments of :class:`CaptionedDataset` (``captions`` above all) and of mmengine's
+            ``BaseDataset``; ``indices`` takes the first rows (an int), the last (a negative one) or
+            those listed.
 
     Raises:
         FileNotFoundError: The table does not exist.
@@ -43,7 +45,7 @@ class TableDataset(CaptionedDataset):
         ...     data_root='data/mine',
         ...     ann_file='train.table',
         ...     data_prefix=dict(img_path='images'),
-        ...     pipeline=train_pipeline)
+        ...     pipeline=pipeline)
     """
 
     def __init__(
@@ -60,10 +62,8 @@ class TableDataset(CaptionedDataset):
             **kwargs,
         )
 
-    def full_init(self) -> None:
+    def load_all(self) -> None:
         """Open the table."""
-        if self._fully_initialized:
-            return
         try:
             self._table = CaptionTable(self.ann_file)
         except FileNotFoundError as error:
@@ -85,11 +85,17 @@ class TableDataset(CaptionedDataset):
     def get_data_info(self, idx: int) -> dict:
         """Image and captions of one sample."""
         key, captions = self._table[int(self._order[idx])]
+        where = f'Row {self._order[idx]} ({key}) of {self.ann_file}'
         return dict(
+            text_of(dict(caption=captions), ['caption'], where, self.captions),
             **self.find_image(key),
-            text=captions,
             sample_idx=int(idx) if idx >= 0 else len(self) + int(idx),
         )
+
+    @force_full_init
+    def identify(self, index: int) -> str:
+        """Key and captions of a sample."""
+        return repr(self._table[int(self._order[index])])
 
     def find_image(self, key: str) -> dict:
         """Make the pipeline's fields of an image out of its key in the table."""
@@ -98,6 +104,7 @@ class TableDataset(CaptionedDataset):
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:
         """Keep the first, the last or the listed samples."""
+        self._decoded = {}
         if isinstance(indices, int):
             self._order = self._order[:indices] if indices >= 0 else self._order[indices:]
             return
@@ -114,7 +121,7 @@ class TableDataset(CaptionedDataset):
 
     @force_full_init
     def get_subset(self, indices: int | Sequence[int]) -> 'TableDataset':
-        """The same as a data set of its own."""
+        """A data set of the first, the last or the listed samples."""
         subset = copy.deepcopy(self)
         subset.get_subset_(indices)
         return subset

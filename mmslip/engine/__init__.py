@@ -1,46 +1,64 @@
-from mmslip.engine import checkpoint, storage  # noqa: F401  (register the loader and the backend)
-from mmslip.engine.hooks import (
+import mmslip.engine.checkpointing.storage
+import mmslip.weights.load  # noqa: F401  (register the backend of files and the safe loader)
+from mmslip.engine.checkpointing import (
     AutoResumeHook,
-    BadSampleHook,
-    CompileHook,
     CompleteWeightsHook,
-    DeferredRuntimeInfoHook,
-    EvaluationRecordHook,
-    GradientCheckpointHook,
-    InstabilityHook,
+    LoadReportHook,
     PlainCheckpointHook,
     PreemptionHook,
-    ProgressHook,
     ResumeDataHook,
+)
+from mmslip.engine.hooks import (
+    BadSampleHook,
+    BatchCheckHook,
+    ClampHook,
+    DeferredRuntimeInfoHook,
+    EvaluationRecordHook,
+    ImageSizeHook,
+    InstabilityHook,
+    MonitorCheckHook,
+    PixelBaselineHook,
+    ProgressHook,
     RetrievalPictureHook,
     RunSummaryHook,
     StepSeedHook,
     ThroughputHook,
     ZeroShotHook,
+    captioned_rows,
+    check_batches,
+    check_monitored,
 )
-from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstructor
-from mmslip.engine.sharding import FullyShard, ShardingHook
+from mmslip.engine.optim import BF16OptimWrapper, NoDecay1dOptimWrapperConstructor, WarmupLR
+from mmslip.engine.speed import FullyShard, SpeedHook
 
 __all__ = [
     'AutoResumeHook',
     'BF16OptimWrapper',
     'BadSampleHook',
-    'CompileHook',
+    'BatchCheckHook',
+    'ClampHook',
     'CompleteWeightsHook',
     'DeferredRuntimeInfoHook',
     'EvaluationRecordHook',
     'FullyShard',
-    'GradientCheckpointHook',
+    'ImageSizeHook',
     'InstabilityHook',
+    'LoadReportHook',
+    'MonitorCheckHook',
     'NoDecay1dOptimWrapperConstructor',
+    'PixelBaselineHook',
     'PlainCheckpointHook',
     'PreemptionHook',
     'ProgressHook',
     'ResumeDataHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
-    'ShardingHook',
+    'SpeedHook',
     'StepSeedHook',
     'ThroughputHook',
+    'WarmupLR',
     'ZeroShotHook',
+    'captioned_rows',
+    'check_batches',
+    'check_monitored',
 ]

@@ -1,21 +1,56 @@
-"""Texts and class names as points of the joint space."""
+"""Embeddings of texts and classes, and the scores of images for classes."""
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmslip.models.backbones import trim_text
+from mmslip.datasets import CLIPTokenizer
+from mmslip.datasets.tasks import role_of
+from mmslip.models import TextTransformer
 from mmslip.utils import digest_of, whole_file
+from mmslip.utils.parts import find_all
 
-__all__ = ['ClassEmbedder', 'embed_texts', 'prompts_of']
+__all__ = [
+    'ClassEmbedder',
+    'default_tokenizer',
+    'embed_texts',
+    'prompts_of',
+    'score_classes',
+    'stated_tokenizer',
+]
 
 # A class is a name or several synonyms.
 Classes = Sequence[str | Sequence[str]]
+
+
+def default_tokenizer(text_backbone: nn.Module) -> dict:
+    """The config of the tokeniser of CLIP's text tower, as long as the tower reads.
+
+    Raises:
+        ValueError: The tower is another one, whose tokeniser cannot be known.
+    """
+    if not isinstance(text_backbone, TextTransformer) or text_backbone.end_id != 'highest':
+        raise ValueError(
+            f'No tokeniser is stated for the text tower {type(text_backbone).__name__}, and that '
+            'of CLIP is not its own: set `tokenizer` of mmslip.ZeroShotHook, and of '
+            'mmslip.TokenizeCaption in the pipelines.'
+        )
+    cfg = dict(type='mmslip.CLIPTokenizer', context_length=text_backbone.context_length)
+    merges = CLIPTokenizer.merges_of(text_backbone.vocab_size)
+    return cfg if merges is None else dict(cfg, num_merges=merges)
+
+
+def stated_tokenizer(cfg: Mapping) -> dict | None:
+    """The tokeniser of a config's captions, or of its classes, where it states one."""
+    kinds = ('TokenizeCaption', 'ZeroShotHook', 'TokenizeCaptions')
+    parts = (part for kind in kinds for part in find_all(cfg, kind))
+    return next(filter(None, (part.get('tokenizer') for part in parts)), None)
 
 
 def prompts_of(classes: Classes, templates: Sequence[str]) -> list[list[str]]:
@@ -34,7 +69,7 @@ def embed_texts(model: nn.Module, ids: Tensor, batch_size: int = 256) -> Tensor:
     do not depend on it.
 
     Args:
-        model: Has ``encode_text`` and is in eval mode.
+        model: Has ``encode_text`` and ``trim_text``, and is in eval mode.
         ids: Token ids ``(N, L)``.
         batch_size: Texts in one pass.
 
@@ -42,9 +77,9 @@ def embed_texts(model: nn.Module, ids: Tensor, batch_size: int = 256) -> Tensor:
         ``(N, D)``, unit rows, float32, on the model's device, in the order of ``ids``.
     """
     device = next(model.parameters()).device
-    order = ids.argmax(dim=-1).argsort()
+    order = torch.tensor([model.trim_text(row[None]).shape[1] for row in ids]).argsort()
     chunks = [
-        F.normalize(model.encode_text(trim_text(ids[rows]).to(device)).float(), dim=-1)
+        F.normalize(model.encode_text(model.trim_text(ids[rows]).to(device)).float(), dim=-1)
         for rows in order.split(batch_size)
     ]
     return torch.cat(chunks)[order.argsort()]  # (N, D)
@@ -127,6 +162,27 @@ class ClassEmbedder:
                 digest.update(b'class')
             files[task] = self.cache_dir / f'{digest.hexdigest()[:40]}.pt'
         return files
+
+
+def score_classes(samples: Sequence[Any], class_embeddings: Mapping[str, Tensor]) -> None:
+    """Score images for the classes of their tasks.
+
+    Args:
+        samples: Have ``task`` and ``image_feat`` ``(D,)``, normalised, as
+            :meth:`mmslip.models.SLIP.predict` returns them. Those that are judged in one of the
+            tasks get ``pred_score`` ``(K,)``, the cosine similarity to each class.
+        class_embeddings: ``(K, D)`` for each task, of :class:`ClassEmbedder`.
+    """
+    for task, classes in class_embeddings.items():
+        judged = [
+            sample
+            for sample in samples
+            if sample.get('task') == task and role_of(sample) == 'query'
+        ]
+        if judged:
+            feats = torch.stack([sample.image_feat for sample in judged])  # (b, D)
+            for sample, scores in zip(judged, feats @ classes.T, strict=True):  # (b, K)
+                sample.set_field(scores, 'pred_score')
 
 
 def load_tensor(path: Path) -> Tensor | None:

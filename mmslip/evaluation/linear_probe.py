@@ -38,6 +38,7 @@ class LinearProbe(ReferenceMetric):
     """
 
     default_prefix = 'linear'
+    further_names = ('l2',)
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What is kept of an evaluation's predictions in order to show them."""
+"""Predictions of an evaluation, kept to be shown."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,10 @@ from mmengine.dist import collect_results, get_world_size
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ['PredictionKeeper', 'Predictions', 'query_parts', 'spread']
+from mmslip.datasets.tasks import first_of_name, query_parts, role_of
+from mmslip.evaluation.zero_shot_accuracy import merge_names
+
+__all__ = ['PredictionKeeper', 'Predictions', 'spread']
 
 
 @dataclass
@@ -23,11 +26,13 @@ class Predictions:
 
     Args:
         index: ``(N,)``, place of each image in its data set.
-        label: ``(N,)``, its class; for captioned images, its ``index``.
+        label: ``(N,)``, its class, the first of several of one name; for captioned images, its
+            ``index``.
         prediction: ``(N,)``, the class it was taken for; None for captioned images. An equal score
             counts against the true class, as in :class:`mmslip.evaluation.ZeroShotAccuracy`.
         margin: ``(N,)``, score of the true class minus the best score of another; None likewise.
-        queries: ``(Q,)``, classes or indices of captioned images, spread evenly over the task's.
+        queries: ``(Q,)``, some of the task's classes, or of the indices of its captioned images,
+            at even distances.
         texts: The ``Q`` texts.
         scores: ``(N, Q)``, cosine similarity of each image and each query.
     """
@@ -42,7 +47,7 @@ class Predictions:
 
     def best(self, query: int, number: int) -> np.ndarray:
         """Rows of the images that are closest to ``queries[query]``, the closest first."""
-        # What is not a number is closest to nothing.
+        # Scores that are not numbers come last.
         scores = np.nan_to_num(self.scores[:, query], nan=-np.inf)
         return np.argsort(-scores, kind='stable')[:number]
 
@@ -50,8 +55,8 @@ class Predictions:
 class PredictionKeeper:
     """Keep what :class:`Predictions` needs while an evaluation goes on.
 
-    Of an image that has scores for classes, that is some hundred bytes, however many the classes;
-    of one with captions, its feature in half precision.
+    An image with scores for classes takes some hundred bytes, however many the classes; a captioned
+    one its feature in half precision.
 
     Args:
         dataset: What the evaluation runs over: a data set with ``task`` in its ``metainfo``, or one
@@ -69,17 +74,18 @@ class PredictionKeeper:
         """Keep what matters of a batch of predicted samples."""
         by_task = defaultdict(list)
         for sample in outputs:
-            if sample.get('task') in self.parts and sample.get('role', 'query') == 'query':
+            if sample.get('task') in self.parts and role_of(sample) == 'query':
                 by_task[sample.get('task')].append(sample)
         for task, samples in by_task.items():
             if 'pred_score' in samples[0]:
-                self._kept[task].append(self._classified(samples))
+                self._kept[task].append(self._classified(task, samples))
             elif 'text_feat' in samples[0]:
                 self._kept[task].append(self._captioned(task, samples))
 
-    def _classified(self, samples: Sequence[Any]) -> dict[str, np.ndarray]:
-        scores = torch.stack([sample.pred_score for sample in samples]).float()  # (B, K)
-        label = torch.cat([sample.gt_label for sample in samples]).to(scores.device)  # (B,)
+    def _classified(self, task: str, samples: Sequence[Any]) -> dict[str, np.ndarray]:
+        cosines = torch.stack([sample.pred_score for sample in samples]).float()  # (B, K)
+        label = torch.cat([sample.gt_label for sample in samples]).to(cosines.device)  # (B,)
+        scores, label = merge_names(cosines, label, self.parts[task].metainfo['classes'])
         truth = scores.gather(1, label[:, None])[:, 0]
         other, rival = scores.scatter(1, label[:, None], -torch.inf).max(dim=1)
         margin = truth - other
@@ -88,7 +94,7 @@ class PredictionKeeper:
             label=_numpy(label),
             prediction=_numpy(torch.where(margin > 0, label, rival)),
             margin=_numpy(margin),
-            scores=_numpy(scores[:, spread(scores.shape[1], self.num_queries)]),
+            scores=_numpy(cosines[:, self._columns(task)]),
         )
 
     def _captioned(self, task: str, samples: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -97,6 +103,11 @@ class PredictionKeeper:
                 self._captions[task][sample.sample_idx] = _numpy(sample.text_feat[0])
         feats = torch.stack([sample.image_feat for sample in samples])  # (B, D)
         return dict(index=_indices(samples), feats=_numpy(feats.half()))
+
+    def _columns(self, task: str) -> np.ndarray:
+        """Classes of a task whose names images are searched for."""
+        firsts = np.array(first_of_name(self.parts[task].metainfo['classes']))
+        return np.unique(firsts[spread(len(firsts), self.num_queries)])
 
     def collect(self) -> dict[str, Predictions] | None:
         """Predictions by task, of all processes; None in all but the main one."""
@@ -122,18 +133,8 @@ class PredictionKeeper:
 
     def _named(self, part: Dataset, merged: dict[str, np.ndarray]) -> Predictions:
         names = class_names(part)
-        queries = spread(len(names), self.num_queries)
+        queries = self._columns(part.metainfo['task'])
         return Predictions(**merged, queries=queries, texts=[names[query] for query in queries])
-
-
-def query_parts(dataset: Dataset) -> dict[str, Dataset]:
-    """The sets that an evaluation judges, by task; those without ``task`` are passed over."""
-    parts = {}
-    for part in getattr(dataset, 'datasets', [dataset]):
-        meta = getattr(part, 'metainfo', {})
-        if 'task' in meta and meta.get('role', 'query') == 'query':
-            parts[meta['task']] = part
-    return parts
 
 
 def class_names(part: Dataset) -> list[str]:

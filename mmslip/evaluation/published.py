@@ -1,4 +1,4 @@
-"""What the paper's authors published for their own code, as data."""
+"""Published results of the paper's authors, for their own code, as data."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""What metrics share that learn from the features of some images to name others."""
+"""Base of the metrics that fit a classifier on reference features: kNN and linear probe."""
 
 from abc import abstractmethod
 from collections import defaultdict
@@ -9,8 +9,10 @@ import torch
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from mmslip.evaluation.statistics import percent, proportion
+from mmslip.datasets.tasks import role_of
+from mmslip.evaluation.statistics import names_of, percent, proportion
 
 __all__ = ['ReferenceMetric']
 
@@ -20,7 +22,7 @@ class ReferenceMetric(BaseMetric):
 
     Every task with samples of both roles is judged and reported as ``PREFIX/TASK_top1`` in percent,
     with its 95 % interval; tasks without references (zero-shot ones) are passed over, and so are
-    samples without a label. A feature that is not finite helps nobody: a reference is left out, a
+    samples without a label. A reference whose feature is not finite is left out; such a
     query counts as wrong. The classifier runs in the main process, on its GPU where it has one.
 
     Features are kept and exchanged in float32: half precision would save half of the memory (4 GB
@@ -37,15 +39,29 @@ class ReferenceMetric(BaseMetric):
         ValueError: No task has references, or one has references and nothing to judge.
     """
 
+    # Of the figures of a task that `classify` returns.
+    further_names: tuple[str, ...] = ()
+
     def __init__(self, feature: str = 'backbone_feat', collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         self.feature = feature
+
+    def metric_names(self, dataset: Dataset) -> list[str]:
+        """Names of what an evaluation of ``dataset`` will give, without the prefix."""
+        metas = [part.metainfo for part in getattr(dataset, 'datasets', [dataset])]
+        roles = {(meta.get('task'), role_of(meta)) for meta in metas}
+        names = []
+        for task in sorted({task for task, role in roles if role == 'reference'}):
+            if (task, 'query') in roles:
+                names += names_of(f'{task}_top1')
+                names += [f'{task}_{name}' for name in self.further_names]
+        return names
 
     @abstractmethod
     def classify(
         self, features: Tensor, labels: Tensor, queries: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Learn from references and name queries.
+        """Learn from references and predict the labels of queries.
 
         Args:
             features: ``(N, C)`` float32, finite.
@@ -66,7 +82,7 @@ class ReferenceMetric(BaseMetric):
             rows = torch.stack([self._feature_of(data_samples[index]) for index in labelled])
             for index, row in zip(labelled, rows.float().cpu().numpy(), strict=True):
                 sample = data_samples[index]
-                role = sample.get('role', 'query')
+                role = role_of(sample)
                 entries[index] = (sample['task'], role, int(sample['gt_label']), row)
         self.results.extend(entries)
 
@@ -98,7 +114,7 @@ class ReferenceMetric(BaseMetric):
     def _judge(
         self, references: list[tuple], queries: list[tuple]
     ) -> tuple[np.ndarray, dict[str, float]]:
-        """Which queries are named right, ``(M,)`` bool, and further figures."""
+        """Whether each query gets its true label, ``(M,)`` bool, and further figures."""
         labels, features = _finite(references)
         truth, asked = _finite(queries)
         predicted, figures = truth.new_empty(0), {}

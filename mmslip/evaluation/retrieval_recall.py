@@ -9,8 +9,11 @@ import torch
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from mmslip.evaluation.statistics import percent, proportion, ratio_of_sums
+from mmslip.datasets.tasks import query_parts
+from mmslip.datasets.transforms.text import TokenizeCaptions
+from mmslip.evaluation.statistics import names_of, percent, proportion, ratio_of_sums
 from mmslip.registry import METRICS
 
 __all__ = ['RetrievalRecall', 'retrieval_ranks']
@@ -48,6 +51,16 @@ class RetrievalRecall(BaseMetric):
     def __init__(self, topk: Sequence[int] = (1, 5, 10), collect_device: str = 'cpu') -> None:
         super().__init__(collect_device=collect_device)
         self.topk = tuple(topk)
+
+    def metric_names(self, dataset: Dataset) -> list[str]:
+        """Names of what an evaluation of ``dataset`` will give, without the prefix."""
+        tasks = [
+            task
+            for task, part in query_parts(dataset).items()
+            if any(isinstance(step, TokenizeCaptions) for step in part.pipeline.transforms)
+        ]
+        ways = [f'{way}_r{k}' for k in self.topk for way in ('i2t', 't2i')]
+        return [name for task in tasks for way in ways for name in names_of(f'{task}_{way}')]
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the embeddings of each image ``(D,)`` and of its captions ``(n, D)``."""

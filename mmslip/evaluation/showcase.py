@@ -1,4 +1,4 @@
-"""What a model does on a task, for looking at: worst classes, retrieval, similarities."""
+"""Pictures of a task's results: worst classes, retrieval, similarities."""
 
 import json
 import math

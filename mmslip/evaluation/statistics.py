@@ -10,6 +10,7 @@ from mmslip.evaluation.intervals import bootstrap_interval, wilson_interval
 __all__ = [
     'Figure',
     'mean_per_class',
+    'names_of',
     'percent',
     'proportion',
     'ratio_of_sums',
@@ -25,8 +26,12 @@ _LEVELS = 5000
 
 def percent(name: str, figure: Figure) -> dict[str, float]:
     """``NAME``, ``NAME_low`` and ``NAME_high`` of a metric, in percent."""
-    keys = (name, f'{name}_low', f'{name}_high')
-    return {key: 100 * value for key, value in zip(keys, figure, strict=True)}
+    return {key: 100 * value for key, value in zip(names_of(name), figure, strict=True)}
+
+
+def names_of(name: str) -> tuple[str, str, str]:
+    """Names of a metric and of the ends of its interval."""
+    return name, f'{name}_low', f'{name}_high'
 
 
 def proportion(hits: np.ndarray) -> Figure:

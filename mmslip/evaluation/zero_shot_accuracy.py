@@ -3,15 +3,20 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from logging import WARNING
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from mmslip.datasets.tasks import first_of_name, query_parts
 from mmslip.evaluation.statistics import (
     Figure,
     mean_per_class,
+    names_of,
     percent,
     proportion,
     ratio_of_sums,
@@ -19,7 +24,7 @@ from mmslip.evaluation.statistics import (
 )
 from mmslip.registry import METRICS
 
-__all__ = ['ZeroShotAccuracy']
+__all__ = ['ZeroShotAccuracy', 'merge_names']
 
 
 @METRICS.register_module()
@@ -34,7 +39,8 @@ class ZeroShotAccuracy(BaseMetric):
 
     mmpretrain's ``Accuracy`` mixes all samples of an evaluation; here each ``task`` (a data set of
     a ``ConcatDataset``) has its own classes and its own figures. Samples without ``pred_score``
-    (references of kNN, captioned images) are passed over.
+    (references of kNN, captioned images) are passed over. Classes of one name count as one class,
+    which the log says; see :func:`mmslip.datasets.tasks.first_of_name`.
 
     Args:
         topk: The values of K; one larger than a task's number of classes counts every sample.
@@ -50,6 +56,16 @@ class ZeroShotAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device)
         self.topk = tuple(topk)
 
+    def metric_names(self, dataset: Dataset) -> list[str]:
+        """Names of what an evaluation of ``dataset`` will give, without the prefix."""
+        self.dataset_meta = dataset.metainfo  # as the loop will set it
+        names = []
+        for task, part in query_parts(dataset).items():
+            if 'classes' in part.metainfo:
+                for name in sorted({*(f'top{k}' for k in self.topk), self._kind(task)}):
+                    names += names_of(f'{task}_{name}')
+        return [*names, 'mean'] if names and 'tasks' in dataset.metainfo else names
+
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the rank of the true class of each sample, its label and its margin."""
         # One entry a sample, also for those passed over: mmengine drops by their number what the
@@ -62,7 +78,9 @@ class ZeroShotAccuracy(BaseMetric):
         for task, indices in by_task.items():
             scores = torch.stack([data_samples[index]['pred_score'] for index in indices])
             labels = torch.cat([data_samples[index]['gt_label'] for index in indices])
-            columns = _rank(scores, labels), labels.tolist(), self._margin(task, scores)
+            margins = self._margin(task, scores)
+            scores, labels = merge_names(scores, labels, self._task(task).get('classes', ()))
+            columns = _rank(scores, labels), labels.tolist(), margins
             for index, *values in zip(indices, *columns, strict=True):
                 entries[index] = (task, *values)
         self.results.extend(entries)
@@ -82,6 +100,7 @@ class ZeroShotAccuracy(BaseMetric):
         for task, entries in by_task.items():
             ranks, labels, margins = map(np.array, zip(*entries, strict=True))
             kind = self._kind(task)
+            self._report_names(task)
             for name, figure in self._figures(kind, ranks, labels, margins):
                 metrics.update(percent(f'{task}_{name}', figure))
             official.append(metrics[f'{task}_{kind}'])
@@ -103,15 +122,31 @@ class ZeroShotAccuracy(BaseMetric):
         elif kind == 'roc_auc':
             yield kind, roc_auc(margins, labels)
 
-    def _kind(self, task: str) -> str:
-        """The official metric of a task."""
+    def _task(self, name: str) -> dict:
+        """What the data says of a task."""
         meta = self.dataset_meta or {}
         # A data set that stands alone describes its own task.
-        tasks = meta.get('tasks', {meta.get('task'): meta})
-        return tasks.get(task, {}).get('metric', 'top1')
+        return meta.get('tasks', {meta.get('task'): meta}).get(name, {})
+
+    def _kind(self, task: str) -> str:
+        """The official metric of a task."""
+        return self._task(task).get('metric', 'top1')
+
+    def _report_names(self, task: str) -> None:
+        classes = self._task(task).get('classes', ())
+        firsts = first_of_name(classes)
+        shared = sorted({first for number, first in enumerate(firsts) if first != number})
+        if shared:
+            names = [classes[n] if isinstance(classes[n], str) else classes[n][0] for n in shared]
+            print_log(
+                f'Task {task!r}: several classes have the name {", ".join(map(repr, names[:5]))}, '
+                'which prompts cannot tell apart: they count as one class.',
+                logger='current',
+                level=WARNING,
+            )
 
     def _margin(self, task: str, scores: Tensor) -> list[float]:
-        """What a ROC curve is drawn from: score of class 1 minus that of class 0."""
+        """Score of class 1 minus that of class 0, from which a ROC curve is drawn."""
         if self._kind(task) != 'roc_auc':
             return [0.0] * len(scores)
         if scores.shape[1] != 2:
@@ -120,6 +155,20 @@ class ZeroShotAccuracy(BaseMetric):
                 f'{scores.shape[1]}.'
             )
         return (scores[:, 1] - scores[:, 0]).tolist()
+
+
+def merge_names(
+    scores: Tensor, labels: Tensor, classes: Sequence[str | Sequence[str]]
+) -> tuple[Tensor, Tensor]:
+    """Scores ``(N, K)`` and labels ``(N,)`` in which the first of several classes of one name
+    stands for all; the others have the score ``-inf``.
+    """
+    firsts = first_of_name(classes)
+    others = [number for number, first in enumerate(firsts) if first != number]
+    if not others:
+        return scores, labels
+    scores = scores.index_fill(1, torch.tensor(others, device=scores.device), -torch.inf)
+    return scores, torch.tensor(firsts)[labels.cpu()].to(labels.device)
 
 
 def _rank(scores: Tensor, labels: Tensor) -> list[int]:

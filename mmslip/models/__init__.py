@@ -1,6 +1,13 @@
-from mmslip.models.backbones import TextTransformer, VisionTransformer
+from mmslip.models.backbones import (
+    ConvTower,
+    HuggingFaceText,
+    ModernTextTransformer,
+    TextTransformer,
+    VisionTransformer,
+)
 from mmslip.models.data_preprocessor import SLIPDataPreprocessor
 from mmslip.models.device_augment import DeviceAugment
+from mmslip.models.device_warp import DeviceWarp
 from mmslip.models.heads import CLIPHead, SigLIPHead, SimCLRHead
 from mmslip.models.necks import LinearProjection, MLPProjection
 from mmslip.models.selfsup import SimCLR
@@ -9,9 +16,13 @@ from mmslip.models.slip import SLIP
 __all__ = [
     'SLIP',
     'CLIPHead',
+    'ConvTower',
     'DeviceAugment',
+    'DeviceWarp',
+    'HuggingFaceText',
     'LinearProjection',
     'MLPProjection',
+    'ModernTextTransformer',
     'SLIPDataPreprocessor',
     'SigLIPHead',
     'SimCLR',

@@ -9,7 +9,31 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ['run_in_chunks']
+__all__ = ['ByteImages', 'run_in_chunks']
+
+
+class ByteImages:
+    """Images that stay bytes until a tower in slices takes a slice of them.
+
+    A slice is finished anew in the backward pass, so that a batch never exists as floats: of 4,096
+    samples with three views of 224 pixels, 5.5 GB less.
+
+    Args:
+        pixels: uint8 ``(B, 3, H, W)``.
+        finish: Turns rows of them into what the tower takes, each row by itself.
+    """
+
+    def __init__(self, pixels: Tensor, finish: Callable[[Tensor], Tensor]) -> None:
+        self.pixels = pixels
+        self.finish = finish
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the images, ``(B, 3, H, W)``."""
+        return self.pixels.shape
 
 
 def run_in_chunks(module: nn.Module, chunk_size: int) -> None:
@@ -26,8 +50,9 @@ def run_in_chunks(module: nn.Module, chunk_size: int) -> None:
     wrapper) runs it in slices too, and a deep copy runs with its own parameters.
 
     Args:
-        module: A tower that treats each sample on its own. Every tensor argument as long as the
-            batch is sliced with it; outputs are tensors ``(B, ...)``, or tuples or lists of them.
+        module: A tower that treats each sample on its own. Its first argument is the batch, a
+            tensor or :class:`ByteImages`; every other tensor as long as this is sliced with it.
+            Outputs are tensors ``(B, ...)``, or tuples or lists of them.
         chunk_size: Samples in a slice; a smaller batch runs as it is.
 
     Raises:
@@ -46,20 +71,32 @@ class _ChunkedForward:
         self.forward = forward
         self.chunk_size = chunk_size
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        batch = len(args[0])
-        if batch <= self.chunk_size:
-            return self.forward(*args, **kwargs)
-        self._check_batch_norm()
+    def __call__(self, inputs: Tensor | ByteImages, *args: Any, **kwargs: Any) -> Any:
         run = self.forward
+        if isinstance(inputs, ByteImages):
+            # A tensor is what goes into a slice: by its device, `checkpoint` finds the random
+            # numbers that it has to repeat.
+            inputs, run = inputs.pixels, partial(self._run_finished, inputs.finish)
+        batch = len(inputs)
+        if batch <= self.chunk_size:
+            return run(inputs, *args, **kwargs)
+        self._check_batch_norm()
         if torch.is_grad_enabled():
-            run = partial(checkpoint, self.forward, use_reentrant=False)
+            run = partial(checkpoint, run, use_reentrant=False)
         parts = []
         for start in range(0, batch, self.chunk_size):
             rows = slice(start, start + self.chunk_size)
-            sliced = {name: _take(value, rows, batch) for name, value in kwargs.items()}
-            parts.append(run(*(_take(value, rows, batch) for value in args), **sliced))
+            others = [_take(value, rows, batch) for value in args]
+            named = {name: _take(value, rows, batch) for name, value in kwargs.items()}
+            parts.append(run(inputs[rows], *others, **named))
         return _concatenate(parts)
+
+    def _run_finished(
+        self, finish: Callable[[Tensor], Tensor], pixels: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        # In the type of the parameters, to which FSDP2 casts what goes into a tower, but for bytes.
+        dtype = next(self.forward.__self__.parameters()).dtype
+        return self.forward(finish(pixels).to(dtype), *args, **kwargs)
 
     def _check_batch_norm(self) -> None:
         for name, module in self.forward.__self__.named_modules():

@@ -24,7 +24,7 @@ class DeviceAugment(nn.Module):
     remain on the CPU, where they are cheap and make the bytes to copy fewer; a flip commutes
     with all that happens here.
 
-    ``configs/_base_/views_device.py`` puts it to use.
+    ``configs/slip/slip_vit-b16_yfcc15m_device-views.py`` puts it to use.
 
     All random numbers come from PyTorch's CPU generator and the rank: the same seed draws the same
     views on every device, ranks draw different ones, and nothing waits for the device.
@@ -73,8 +73,7 @@ class DeviceAugment(nn.Module):
             saturation and hue; ``sigma`` ``(B,)``; and bool ``jitter``, ``gray``, ``blur``
             ``(B,)``.
         """
-        seed = int(torch.randint(2**62, ()))
-        rng = torch.Generator().manual_seed(mix_seed(seed, get_rank()))
+        rng = rank_generator()
         low, high = torch.tensor([limits for _, *limits in self.operations]).T  # (4,) each
         return dict(
             factors=low + (high - low) * torch.rand(number, 4, generator=rng),
@@ -109,6 +108,11 @@ class DeviceAugment(nn.Module):
         chosen = _where(drawn['blur'], images)
         images[chosen] = blur(images[chosen], sigma[chosen], radius=math.ceil(3 * self.sigma[1]))
         return images
+
+
+def rank_generator() -> torch.Generator:
+    """Random numbers of one batch: from PyTorch's CPU generator, and different on every rank."""
+    return torch.Generator().manual_seed(mix_seed(int(torch.randint(2**62, ())), get_rank()))
 
 
 def _where(mask: Tensor, images: Tensor) -> Tensor:

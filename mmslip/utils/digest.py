@@ -1,4 +1,4 @@
-"""What identifies a model's weights."""
+"""Digests that identify a model's weights."""
 
 import hashlib
 

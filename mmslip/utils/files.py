@@ -1,11 +1,17 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and short paths."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['whole_file']
+__all__ = ['from_here', 'whole_file']
+
+
+def from_here(path: str | Path) -> str:
+    """A path to be read and copied: relative where it lies in the current folder."""
+    here, path = Path.cwd(), Path(path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 @contextmanager

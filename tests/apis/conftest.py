@@ -74,7 +74,7 @@ def draw_images(folder: Path, numbers: range | list[int]) -> Path:
 
 
 def reference_pixels(path: Path) -> torch.Tensor:
-    """What the towers should see of an image: ``(1, 3, 32, 32)``, by other code."""
+    """Pixels of an image that the towers should see, ``(1, 3, 32, 32)``, by other code."""
     from PIL import Image
     from torchvision.transforms import functional as tv
 

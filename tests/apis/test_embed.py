@@ -86,7 +86,7 @@ def test_shards_with_captions_or_without(model, folder, tmp_path) -> None:
     assert names == [f'{tmp_path}/{name}' for name in ('s0.tar:a', 's0.tar:b', 's1.tar:d')]
     check(model, paths[:3], names, feats)
     (bad,) = map(json.loads, (tmp_path / 'out' / 'bad_images.jsonl').open())
-    assert 's1.tar:c has no image' in bad['error']
+    assert 's1.tar:c has json but no image' in bad['error']
 
 
 def test_tables(model, folder, tmp_path) -> None:

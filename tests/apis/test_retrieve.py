@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmslip.apis import ImageRetrievalInferencer, init_model, retrieve
 from mmslip.apis.index import ImageIndex, Record
 from mmslip.apis.retrieve import IndexChanges
+from mmslip.cli.inference import default_index
 from mmslip.datasets import CLIPTokenizer
 from mmslip.models import SLIP
 from tests.apis.conftest import draw_images, reference_feat
@@ -161,7 +162,7 @@ def test_errors_name_the_fault(search, folder, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match='no folder'):
         search(folder=tmp_path / 'none')
     other = draw_images(tmp_path / 'other', [40])
-    with pytest.raises(ValueError, match=r'None of the 8 images .* belongs to another folder'):
+    with pytest.raises(ValueError, match=r'belongs to another folder, .*images, not to .*other'):
         search(folder=other)
     assert len(search().index) == 8  # still whole
     with pytest.raises(ValueError, match='is no index'):
@@ -185,6 +186,42 @@ def test_errors_name_the_fault(search, folder, tmp_path) -> None:
     assert search().changes == IndexChanges(embedded=8)
 
 
+def test_a_moved_folder_keeps_its_index(search, folder, tmp_path) -> None:
+    assert search().changes == IndexChanges(embedded=8)
+    moved = folder.rename(tmp_path / 'moved')
+    inferencer = search(folder=moved)
+    assert inferencer.changes == IndexChanges()
+    assert inferencer.index.moved_from == folder
+    assert search(folder=moved).index.moved_from is None
+    # Another folder at the old place, with files of the same names.
+    draw_images(folder, range(20, 28))
+    with pytest.raises(ValueError, match='belongs to another folder'):
+        search()
+
+
+def test_folders_of_one_name_have_indices_of_their_own(search, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = tmp_path / 'a' / 'images', tmp_path / 'b' / 'images'
+    for number, folder in enumerate((first, second)):
+        draw_images(folder, range(9 * number, 9 * number + 3))
+    indices = [default_index(folder) for folder in (first, second)]
+    assert len(set(indices)) == 2
+    assert all(index.name.startswith('images-') for index in indices)
+    for folder, index in zip((first, second), indices, strict=True):
+        assert search(folder=folder, index=index).changes == IndexChanges(embedded=3)
+    assert [default_index(folder) for folder in (first, second)] == indices
+    (tmp_path / 'c').mkdir()
+    moved = first.rename(tmp_path / 'c' / 'images')
+    assert default_index(moved) == indices[0]
+    assert search(folder=moved, index=indices[0]).changes == IndexChanges()
+    assert default_index(moved) == indices[0]
+    assert default_index(second) == indices[1]
+    # Another folder, though that of the index is gone: perhaps on a drive that is not there now.
+    second.rename(tmp_path / 'b' / 'gone')
+    other = draw_images(tmp_path / 'd' / 'images', range(30, 40))
+    assert default_index(other) not in indices
+
+
 def test_without_text_tower_images_are_found_by_images(files, folder, tmp_path) -> None:
     cfg = Config.fromfile(files[0])
     for part in ('neck', 'text_backbone', 'text_neck', 'head'):
@@ -203,7 +240,7 @@ def planted(path: Path, number: int, seed: int = 0) -> ImageIndex:
     names = [f'{seed}-{row:05d}' for row in range(number)]
     records = [Record(name, 1, 1, row // 2 + 10**6 * seed) for row, name in enumerate(names)]
     feats[1::2] = feats[0 : number - 1 : 2]
-    index = ImageIndex(path, 'model')
+    index = ImageIndex(path, 'model', path)
     with index.updating():
         index.add(records, feats)
         index.finish([])

@@ -56,6 +56,16 @@ def test_scores_equal_the_definition(model: SLIP, tmp_path: Path) -> None:
     assert {top['label'] for top in other['top']} == {'x', 'y'}
 
 
+def test_inferencers_that_share_a_model_keep_their_own_labels(model: SLIP, tmp_path: Path) -> None:
+    path = draw_images(tmp_path / 'images', [0]) / '00.png'
+    one, other = (ZeroShotClassificationInferencer(model) for _ in range(2))
+    first = one(path, ['cat', 'dog', 'red chair'])
+    second = other(path, ['x', 'y'])
+    assert one(path, ['cat', 'dog', 'red chair']) == first
+    assert other(path, ['x', 'y']) == second
+    assert not hasattr(model, 'class_embeddings')
+
+
 def test_arrays_are_bgr_and_broken_images_say_why(model: SLIP, tmp_path: Path) -> None:
     folder = draw_images(tmp_path / 'images', [0, 1])
     (folder / 'broken.png').write_bytes((folder / '00.png').read_bytes()[:60])
@@ -111,7 +121,8 @@ def test_the_pipeline_is_that_of_the_evaluation(files: tuple[Path, Path], tmp_pa
         (dict(inputs='none.jpg', labels=['a', 'b']), FileNotFoundError, 'none.jpg'),
         (dict(inputs='.', labels=['a', 'b']), ValueError, 'holds no image'),
         (dict(inputs='t.jsonl', labels=['a', 'b']), ValueError, 't.jsonl is no image file'),
-        (dict(inputs=[], labels=['a']), ValueError, 'two classes'),
+        (dict(inputs=[], labels=['a']), ValueError, 'two labels'),
+        (dict(inputs=[], labels=['a', 'b', ' A']), ValueError, "label ' A' is given twice"),
         (dict(inputs=[], labels=['a', 'b'], templates=['no place']), ValueError, 'template'),
         (dict(inputs=[]), ValueError, 'labels. or .task'),
         (dict(inputs=[], labels=['a', 'b'], task='cifar10'), ValueError, 'labels. or .task'),

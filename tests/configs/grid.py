@@ -32,20 +32,20 @@ HEADS = {
 }
 
 
-def tower(arguments: str, width: int) -> tuple[list[str], list[str]]:
-    """What another backbone changes in the model, and in a two-view self-supervised half."""
+def tower(arguments: str) -> tuple[list[str], list[str]]:
+    """Changes that another backbone needs in the model, and in a two-view self-supervised half."""
     return (
-        [f'backbone=dict(_delete_=True, {arguments}),', f'neck=dict(in_channels={width}),'],
-        [f"ssl=dict(neck=dict(type='mmslip.MLPProjection', in_channels={width})),"],
+        [f'backbone=dict(_delete_=True, {arguments}),'],
+        ["ssl=dict(neck=dict(type='mmslip.MLPProjection')),"],
     )
 
 
 TOWERS = {
     'ViT': ([], []),
-    'ResNet': tower("type='ResNet', depth=50", 2048),
-    'Swin': tower("type='SwinTransformer', arch='tiny'", 768),
-    'ConvNeXt': tower("type='ConvNeXt', arch='tiny'", 768),
-    'timm': tower("type='TIMMBackbone', model_name='coatnet_0_rw_224'", 768),
+    'ResNet': tower("type='ResNet', depth=50"),
+    'Swin': tower("type='SwinTransformer', arch='tiny'"),
+    'ConvNeXt': tower("type='ConvNeXt', arch='tiny'"),
+    'timm': tower("type='TIMMBackbone', model_name='coatnet_0_rw_224'"),
     'LiT': (
         [
             "frozen=['backbone'],",
@@ -93,7 +93,7 @@ def load(text: str, folder: Path) -> Config:
 
 
 def shrink(model: ConfigDict) -> ConfigDict:
-    """The same model at a sixteenth of all widths, which must still fit each other."""
+    """The same model at a sixteenth of all widths that are stated, which must still fit."""
     names = ('in_channels', 'hid_channels', 'out_channels', 'embed_dim', 'decoder_embed_dim')
 
     def visit(part: ConfigDict) -> None:
@@ -147,8 +147,8 @@ def batch_of(cfg: Config) -> dict:
     text[:, -1] = 31  # the end token has the highest id
     inputs = dict(image=view(), text=text)
     if 'ssl' in cfg.model:
-        packing = cfg.train_dataloader.dataset.pipeline[-1]
-        inputs['views'] = [view() for _ in range(packing.get('ssl_views', 2))]
+        number = cfg.train_dataloader.dataset.pipeline[1].get('ssl_views', 2)
+        inputs['views'] = [view() for _ in range(number)]
     return dict(inputs=inputs)
 
 

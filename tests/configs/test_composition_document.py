@@ -1,11 +1,13 @@
 """docs/composition.md says what the tests of the grid show, and its configs build."""
 
 import re
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
 
+from mmslip.models.selfsup import METHODS, MethodNeeds
 from mmslip.registry import MODELS
 from tests.configs.grid import (
     BATCH,
@@ -42,18 +44,32 @@ def test_document_agrees():
         assert set(piece) <= lines, piece
 
 
+def test_methods_of_the_document():
+    """With the grid's, they are the methods that the model takes."""
+    rows = re.findall(r'^\| (\w+) \| (\d) \| (yes|no) \| (\w+) \|$', TEXT, re.MULTILINE)
+    listed = {
+        name: MethodNeeds(int(views), mask == 'yes', () if backbone == 'any' else (backbone,))
+        for name, views, mask, backbone in rows
+    }
+    needs = {
+        name: replace(method, reason='')
+        for name, method in METHODS.items()
+        if method.works and name not in HALVES
+    }
+    assert listed == needs
+
+
 def test_parts_of_the_document():
     listed = re.findall(r'^\| `mmslip\.(\w+)` \|', TEXT, re.MULTILINE)
     ours = [n for n, part in MODELS.module_dict.items() if part.__module__.startswith('mmslip.')]
     assert sorted(listed) == sorted(ours)
 
 
-def test_configs_of_the_document(tmp_path, monkeypatch):
-    """The whole configs it shows build, from the folder above `configs`."""
-    monkeypatch.chdir(ROOT)
-    blocks = re.findall(r'```python\n(_base_ = .*?)```', TEXT, re.DOTALL)
-    assert len(blocks) >= 2
-    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+def test_configs_of_the_document(tmp_path):
+    """The whole configs that it and docs/data.md show build, in any folder."""
+    text = TEXT + (ROOT / 'docs' / 'data.md').read_text(encoding='utf-8')
+    blocks = re.findall(r'```python\n(_base_ = .*?)```', text, re.DOTALL)
+    assert len(blocks) >= 4
     for block in blocks:
         assert len(block.splitlines()) <= 15
         MODELS.build(shrink(load(block, tmp_path).model))

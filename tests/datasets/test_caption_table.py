@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmslip.datasets import CaptionTable
-from mmslip.datasets.caption_table import CaptionTableWriter
+from mmslip.datasets.io.caption_table import CaptionTableWriter
 
 ROWS = [
     ('a.jpg', ['a red chair']),
@@ -159,9 +159,9 @@ def test_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
         (('', ['x']), 'Row 1 has a key or caption that is blank'),
         ((' ', ['x']), 'blank'),
         (('k', ['x', ' ']), 'blank'),
+        (('k', ['x', '&nbsp;']), 'blank'),
         (('k', ['x', None]), 'blank or no text'),
         ((5, ['x']), 'blank or no text'),
-        (('k', []), r"Row 1 \('k'\) needs a list of at least one caption"),
         (('k', 'text'), 'needs a list'),
         (('k', ['\ud800']), r"Row 1 \('k'\) cannot be written as UTF-8"),
     ],
@@ -170,6 +170,12 @@ def test_bad_row(tmp_path: Path, row: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CaptionTable.write(tmp_path / 't', [ROWS[0], row])
     assert os.listdir(tmp_path) == []
+
+
+def test_rows_without_captions(tmp_path: Path) -> None:
+    rows = [('a.jpg', []), ('b.jpg', ['x']), ('c.jpg', ())]
+    table = CaptionTable.write(tmp_path / 't', rows)
+    assert list(table) == [('a.jpg', []), ('b.jpg', ['x']), ('c.jpg', [])]
 
 
 def test_no_rows(tmp_path: Path) -> None:

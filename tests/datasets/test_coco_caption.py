@@ -100,7 +100,10 @@ def test_one_caption_is_drawn_at_a_visit(tmp_path: Path, make_pairs: Callable[..
         ),
         (lambda value: value['annotations'].append('x'), r"annotations\[5\] must .* not 'x'"),
         (lambda value: value['annotations'][3].update(image_id=7), r'\[3\] belongs to image 7'),
-        (lambda value: value['annotations'].pop(1), r'image 391895 \(.*has no caption: add one or'),
+        (
+            lambda value: value['annotations'].pop(1),
+            r'image 391895 \(.*has no caption: add one, remove',
+        ),
     ],
 )
 def test_malformed_file(tmp_path: Path, change: Callable, message: str) -> None:

@@ -125,6 +125,8 @@ def test_useless_image_name_and_columns(tmp_path: Path) -> None:
         read(tmp_path, '{folder}.jpg')
     with pytest.raises(ValueError, match="must hold 'caption' and 'url'"):
         read(tmp_path, '{row}.jpg', columns=('text', 'url'))
+    with pytest.raises(ValueError, match='once each, not'):
+        read(tmp_path, '{row}.jpg', columns=('caption', 'caption', 'url'))
 
 
 def test_registry_and_extra_columns(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mmengine.dataset import Compose
 from PIL import Image, ImageOps
 
-from mmslip.datasets.faults import BadSampleError
+from mmslip.datasets.io.faults import BadSampleError
 from mmslip.datasets.transforms import LoadImage
 
 rng = np.random.default_rng(0)
@@ -147,9 +147,8 @@ def test_exif_rotation(kind: str, defer: bool) -> None:
 @pytest.mark.parametrize('shape', [(1, 1, 3), (1, 200, 3)])
 def test_thinnest_images_go_through_a_pipeline(kind: str, shape: tuple) -> None:
     content = encode(np.full(shape, 90, np.uint8), kind)
-    crop = dict(type='mmslip.RandomResizedCrop', scale=16)
-    views = dict(type='mmslip.MultiView', transforms=[[crop]], num_views=[2])
+    views = dict(type='mmslip.SLIPViews', size=16, ssl_views=0, image_views=2)
     for defer in (False, True):
         pipeline = Compose([dict(type='mmslip.LoadImage', defer=defer), views])
         out = pipeline(dict(img_bytes=content, img_name='x'))
-        assert all(np.abs(view.astype(int) - 90).max() <= 3 for view in out['img'])
+        assert all(np.abs(view.astype(int) - 90).max() <= 3 for view in out['image'])

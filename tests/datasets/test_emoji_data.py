@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import pickle
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 import mmslip
-from mmslip.datasets import EmojiDataset
+from mmslip.datasets import EmojiDataset, ShardDataset
+from mmslip.datasets.emoji import read_names
+from mmslip.datasets.transforms import LoadImage
 
 DATA = Path(mmslip.__file__).parent / 'datasets/data/emoji'
 CONVERTERS = Path(__file__).parents[2] / 'tools/dataset_converters'
@@ -180,11 +183,63 @@ def test_labels_are_what_the_drawing_says(label, samples):
         (dict(split='val', label='colour'), 'label must be'),
         (dict(split='val', vendors=['noto']), 'no drawings of noto.*vendors are fluent'),
         (dict(split='val', vendors=[]), 'no drawings of no vendor'),
+        (dict(split='train', languages=['en', 'xx']), r"en, de, .*, not \['en', 'xx'\]"),
+        (dict(split='train', languages=[]), 'must be a list of some of en, de'),
+        (dict(split='train', languages='de'), "not 'de'"),
+        (dict(split='val', languages=['en', 'de']), 'takes one language'),
+        (dict(split='train', task='t', languages=['en', 'de']), 'takes one language'),
+        (dict(split='val', label='subgroup', languages=['de']), "and label='name'"),
     ],
 )
 def test_unknown_choices_are_named(wrong, says):
     with pytest.raises(ValueError, match=says):
         EmojiDataset(**wrong)
+
+
+def test_every_emoji_has_a_name_of_its_own_in_every_language(samples):
+    names = read_names()
+    assert list(names) == ['en', 'de', 'fr', 'es', 'ru', 'ar', 'hi', 'zh', 'ja', 'th']
+    emoji = {s['codepoint']: s['name'] for part in samples.values() for s in part}
+    assert names['en'] == {codepoint: [name] for codepoint, name in sorted(emoji.items())}
+    for language, texts in names.items():
+        assert texts.keys() == emoji.keys(), language
+        assert len({name for name, *_ in texts.values()}) == len(emoji), language
+        assert all(len(row) <= 7 and all(row) for row in texts.values()), language
+    cat = [names[language]['1f431'][0] for language in names]
+    assert cat[:3] == ['cat face', 'Katzengesicht', 'tête de chat']
+    assert (cat[7], cat[9]) == ('猫脸', 'หน้าแมว')
+
+
+def test_a_visit_draws_a_language():
+    names = read_names()
+    dataset = EmojiDataset('train', languages=['en', 'zh', 'th'])
+    english = EmojiDataset('train').get_data_info(7)
+    codepoint = english['img_name'].rpartition('_')[2]
+    seen = {tuple(dataset.get_data_info(7)['text']) for _ in range(60)}
+    assert {len(captions) for captions in seen} == {3}
+    drawn = {names[code][codepoint][0] for code in ('en', 'zh', 'th')}
+    assert {captions[0] for captions in seen} == drawn
+    (own,) = (captions for captions in seen if captions[0] == english['text'][0])
+    assert set(own) == set(english['text'])
+    (thai,) = (captions for captions in seen if captions[0] == names['th'][codepoint][0])
+    keywords = names['th'][codepoint][1:]
+    assert thai[1] == f'{thai[0]}: {", ".join(keywords[:3])}'
+    ignored = EmojiDataset('train', languages=['zh'], captions='ignored')
+    assert 'text' not in ignored.get_data_info(7)
+
+
+def test_classes_in_a_language():
+    names = read_names()
+    dataset, english = EmojiDataset('val', languages=['de']), EmojiDataset('val')
+    assert (dataset.metainfo['task'], len(dataset.metainfo['classes'])) == ('val_de', 1436)
+    for index in range(0, len(dataset), 100):
+        info = dataset.get_data_info(index)
+        codepoint = info['img_name'].rpartition('_')[2]
+        assert dataset.metainfo['classes'][info['gt_label']] == names['de'][codepoint][0]
+        assert info['gt_label'] == english.get_data_info(index)['gt_label']
+    seen = EmojiDataset('train', vendors=['emojione'], task='seen', languages=['de'])
+    assert seen.metainfo['task'] == 'seen'
+    assert 'grinsendes Gesicht' in seen.metainfo['classes']
 
 
 def test_licences_are_shipped():
@@ -236,3 +291,35 @@ def test_variants_share_a_concept(names):
 )
 def test_different_things_do_not_share_a_concept(one, other):
     assert concept_key(one) != concept_key(other)
+
+
+def test_a_drawing_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = EmojiDataset('val')
+    first = dataset.get_data_info(3)
+    assert first['img'].shape == (64, 64, 3)
+    monkeypatch.setattr(dataset, 'read_member', None)
+    first['img'][:] = 0  # a transform may write into its picture
+    second = dataset.get_data_info(3)
+    assert second['img'].any()
+    del first['img'], second['img']
+    assert second == first
+    assert len(pickle.dumps(dataset)) < 2 * len(pickle.dumps(EmojiDataset('val')))
+
+
+def test_a_part_of_a_set_keeps_its_drawings() -> None:
+    dataset = EmojiDataset('val')
+    second, third = dataset.get_data_info(2), dataset.get_data_info(3)
+    part = dataset.get_subset([3, 2])
+    for index, whole in enumerate([third, second]):
+        info = part.get_data_info(index)
+        np.testing.assert_array_equal(info['img'], whole['img'])
+        assert (info['text'], info['gt_label']) == (whole['text'], whole['gt_label'])
+        assert info['sample_idx'] == index
+
+
+def test_a_decoded_drawing_is_that_of_the_file() -> None:
+    dataset = EmojiDataset('val')
+    encoded = ShardDataset.get_data_info(dataset, 5)
+    for _ in range(2):
+        np.testing.assert_array_equal(dataset.get_data_info(5)['img'], LoadImage()(encoded)['img'])
+        encoded = ShardDataset.get_data_info(dataset, 5)

@@ -14,12 +14,13 @@ from mmengine.dataset import Compose
 from PIL import Image
 
 from mmslip.datasets import EvaluationDataset, EvaluationSuite
-from mmslip.evaluation import list_tasks, load_task
+from mmslip.datasets.tasks import list_tasks, load_task
 from tests.conftest import draw_shape
 from tests.evaluation.fixtures import class_of, write_sets
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config.fromfile(ROOT / 'configs' / '_base_' / 'datasets' / 'zero_shot_26.py')
+SUITE = CONFIG.test_dataloader.dataset
 LOAD = [dict(type='mmslip.LoadImage')]
 TASK = dict(name='fruit', classes=['pear', 'apple', ['fig', 'sycamore']], labels=['p', 'a', 'f'])
 
@@ -56,7 +57,7 @@ def test_each_set_is_read_as_published(
 ) -> None:
     monkeypatch.chdir(sets)
     monkeypatch.setattr('mmpretrain.datasets.cifar.check_md5', lambda *_: True)
-    config = dict(CONFIG.zero_shot_sets[name])
+    config = dict(SUITE.datasets[name])
     assert config.pop('type') == 'mmslip.EvaluationDataset'
     assert config['task'] == name
     config.pop('samples', None)  # of the complete set
@@ -101,6 +102,35 @@ def test_classes_that_do_not_match(make_fruit: Callable[..., dict]) -> None:
     config = make_fruit('afq')
     with pytest.raises(ValueError, match=r"'fruit'.* only one of them has 'p', 'q'.*`labels`"):
         EvaluationDataset(TASK, config)
+
+
+def test_classes_without_image(
+    make_fruit: Callable[..., dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No class folder, or an empty one; hidden folders are no classes, and WebP is an image."""
+    log = []
+    monkeypatch.setattr('mmslip.datasets.evaluation.print_log', lambda *args: log.append(args))
+    make_fruit('af')
+    config = dict(type='mmslip.FolderDataset', data_root=str(tmp_path), with_label=True)
+    for folder in ('p', '.ipynb_checkpoints', '__MACOSX'):
+        (tmp_path / folder).mkdir()
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a' / '3.webp')
+    Image.new('RGB', (8, 8)).save(tmp_path / '__MACOSX' / '3.png')
+    for _ in range(2):
+        dataset = EvaluationDataset(TASK, config)
+        labels = [dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))]
+        assert labels == [1, 1, 1, 2, 2]
+        ((text, _, level),) = log
+        assert level == logging.WARNING
+        assert text.startswith("Task 'fruit': mmslip.FolderDataset in ")
+        assert text.endswith("has no image of 1 of 3 classes, such as 'p'.")
+        log.clear()
+        if (tmp_path / 'p').is_dir():
+            (tmp_path / 'p').rmdir()
+    (tmp_path / 'p').mkdir()
+    Image.new('RGB', (8, 8)).save(tmp_path / 'p' / '1.png')
+    assert len(EvaluationDataset(TASK, config)) == 6
+    assert log == []
 
 
 @pytest.mark.parametrize('damage', ['folder', 'list', 'image', 'label'])
@@ -187,7 +217,7 @@ def test_the_view_is_that_of_torchvision(size: tuple[int, int]) -> None:
     coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
     image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
     image ^= rng.integers(0, 32, image.shape, np.uint8)  # fine detail, on which filters differ
-    results = Compose(CONFIG.test_pipeline[:-1])(dict(img=image))
+    results = Compose(SUITE.pipeline[:-1])(dict(img=image))
     view = T.Compose([T.Resize(224), T.CenterCrop(224)])(Image.fromarray(image[..., ::-1]))
     assert torch.equal(
         torch.tensor(results['img'][..., ::-1].copy()), torch.tensor(np.asarray(view).copy())

@@ -1,5 +1,6 @@
 """The fast views against Pillow and torchvision: the same distributions, nearly the same pixels."""
 
+import inspect
 import io
 import random
 from collections.abc import Callable
@@ -9,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from PIL import Image, ImageFilter
 from torchvision import transforms as tv
@@ -17,10 +17,10 @@ from torchvision import transforms as tv
 from mmslip.datasets.transforms import (
     GaussianBlur,
     LoadImage,
-    MultiView,
     RandomFlip,
     RandomGrayscale,
     RandomResizedCrop,
+    SLIPViews,
     blur,
 )
 from mmslip.datasets.transforms.crop import Box, resize
@@ -28,8 +28,10 @@ from mmslip.datasets.transforms.load_image import EncodedImage
 from mmslip.models import DeviceAugment
 from mmslip.registry import MODELS, TRANSFORMS
 from mmslip.utils import seeded
+from mmslip.utils.config import load_config
 
-BASES = Path(__file__).parents[2] / 'configs' / '_base_'
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'slip'
+PUBLISHED = 'slip_vit-b16_yfcc15m'
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -211,27 +213,105 @@ def test_damage_found_late_names_the_sample() -> None:
 # Several views
 
 
-def make_views(size: int = 32) -> dict:
-    crop = dict(type='mmslip.RandomResizedCrop', scale=size)
-    change = dict(type='mmslip.ColorJitter', brightness=0.4, hue=0.1)
-    rest = [change, dict(type='mmslip.GaussianBlur'), dict(type='mmslip.RandomFlip')]
-    return dict(num_views=[1, 2], transforms=[[crop], [crop, *rest]])
+def crop(size: int, low: float, high: float = 1.0) -> dict:
+    return dict(type='mmslip.RandomResizedCrop', scale=size, crop_ratio_range=(low, high))
 
 
-def test_views_equal_those_of_mmpretrain() -> None:
-    image = picture(90, 120)
-    before = image.copy()
-    with seeded(3):
-        expected = TRANSFORMS.build(dict(type='MultiView', **make_views()))(dict(img=before))['img']
-    with seeded(3):
-        views = MultiView(**make_views())(dict(img=image, text='as it was'))['img']
-    assert len(views) == 3
-    for view, other in zip(views, expected, strict=True):
-        check_array(view, 32)
-        np.testing.assert_array_equal(view, other)
-    np.testing.assert_array_equal(image, before)
-    assert not any(np.shares_memory(view, image) for view in views)
-    assert min(difference(views[a], views[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))) > 3
+def changes(sigma: tuple[float, float] = (0.1, 2.0), blur_prob: float = 0.5) -> list[dict]:
+    """Transforms of a published self-supervised view after its crop."""
+    jitter = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, prob=0.8)
+    return [
+        dict(type='mmslip.ColorJitter', **jitter),
+        dict(type='mmslip.RandomGrayscale', prob=0.2),
+        dict(type='mmslip.GaussianBlur', sigma=sigma, prob=blur_prob),
+        dict(type='mmslip.RandomFlip', prob=0.5),
+    ]
+
+
+JITTER_FLIP = [dict(type='mmslip.ColorJitter', brightness=0.4, hue=0.1), changes()[-1]]
+# Arguments of SLIPViews; number and transforms of each kind of view, written out.
+VIEWS = dict(
+    published=(dict(), [1, 2], [[crop(224, 0.5)], [crop(224, 0.08), *changes()]]),
+    clip=(dict(size=32, ssl_views=0), [1], [[crop(32, 0.5)]]),
+    simclr=(dict(size=32, image_views=0), [2], [[crop(32, 0.08), *changes()]]),
+    smaller=(
+        dict(size=32, ssl_size=16, ssl_crop=(0.3, 1.0), blur_sigma=(0.05, 1.0)),
+        [1, 2],
+        [[crop(32, 0.5)], [crop(16, 0.3), *changes(sigma=(0.05, 1.0))]],
+    ),
+    flipped=(
+        dict(size=32, ssl_views=1, ssl_crop=(0.2, 1.0), jitter=None, gray_prob=0, blur_prob=0),
+        [1, 1],
+        [[crop(32, 0.5)], [crop(32, 0.2), changes()[-1]]],
+    ),
+    groups=(
+        dict(
+            size=32,
+            image_views=2,
+            image_crop=[0.4, 1.0],
+            ssl_views=[1, 3],
+            ssl_size=[24, 16],
+            ssl_crop=[[0.4, 1.0], [0.05, 0.4]],
+            jitter=[[0.4, 0.4, 0.4, 0.1], None],
+            blur_prob=[1.0, 0.1],
+        ),
+        [2, 1, 3],
+        [
+            [crop(32, 0.4)],
+            [crop(24, 0.4), *changes(blur_prob=1.0)],
+            [crop(16, 0.05, 0.4), *changes(blur_prob=0.1)[1:]],
+        ],
+    ),
+    own=(
+        dict(image=[crop(32, 0.5), *JITTER_FLIP], ssl_views=[2, 1], ssl=[crop(16, 0.2)]),
+        [1, 3],
+        [[crop(32, 0.5), *JITTER_FLIP], [crop(16, 0.2)]],
+    ),
+)
+
+
+def made_by(transform: Callable, image: np.ndarray | EncodedImage) -> list[np.ndarray]:
+    """All views, those of the language half first."""
+    results = transform(dict(img=image, text='as it was'))
+    assert 'img' not in results
+    first = results.get('image', [])
+    return [*(first if isinstance(first, list) else [first]), *results.get('views', [])]
+
+
+@pytest.mark.parametrize('name', VIEWS)
+def test_views_equal_nested_lists_of_transforms(name: str) -> None:
+    """Bit for bit, and the random numbers in the same order."""
+    arguments, numbers, kinds = VIEWS[name]
+    views = SLIPViews(**arguments)
+    expected = TRANSFORMS.build(dict(type='MultiView', num_views=numbers, transforms=kinds))
+    for seed in range(3):
+        image = picture(90, 120, seed)
+        before = image.copy()
+        with seeded(seed):
+            theirs = expected(dict(img=before))['img']
+        with seeded(seed):
+            ours = made_by(views, image)
+        for view, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(view, other)
+        assert not any(np.shares_memory(view, image) for view in ours)
+        np.testing.assert_array_equal(image, before)
+
+
+def test_views_by_group() -> None:
+    views = SLIPViews(**VIEWS['groups'][0])(dict(img=picture(90, 120)))
+    assert [view.shape for view in views['image']] == 2 * [(32, 32, 3)]
+    assert [view.shape for view in views['views']] == [(24, 24, 3), *3 * [(16, 16, 3)]]
+    assert difference(*views['image']).mean() > 3
+    assert difference(*views['views'][2:]).mean() > 3
+
+
+def test_arguments_without_effect_are_refused() -> None:
+    with pytest.raises(ValueError, match='has ssl, transforms of your own, and gray_prob, which'):
+        SLIPViews(ssl=[crop(16, 0.2)], gray_prob=0.1)
+    with pytest.raises(ValueError, match='has image, transforms of your own'):
+        SLIPViews(image=[crop(16, 0.2)], image_crop=(0.1, 1.0))
+    with pytest.raises(ValueError, match=r'ssl_size=\[24\] .* 1 values for 2 groups of ssl_views'):
+        SLIPViews(ssl_views=[2, 6], ssl_size=[24])
 
 
 def test_views_share_one_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,16 +323,17 @@ def test_views_share_one_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
         return decode(source, factor)
 
     monkeypatch.setattr(EncodedImage, 'decode', decode_and_note)
-    transform = MultiView(**make_views())
+    transform = SLIPViews(32)
     allowed = []
     for seed in range(8):
         with seeded(seed):
-            one = transform(load(content))['img']
+            one = made_by(transform, load(content)['img'])
         with seeded(seed):
-            two = transform(load(content))['img']
+            two = made_by(transform, load(content)['img'])
         with seeded(seed):
-            crops = [RandomResizedCrop(32).draw(600, 800) for _ in range(3)]
-        allowed += 2 * [min(RandomResizedCrop(32).reduction(box) for box in crops)]
+            crops = [RandomResizedCrop(32, (low, 1.0)) for low in (0.5, 0.08, 0.08)]
+            boxes = [crop.draw(600, 800) for crop in crops]
+        allowed += 2 * [min(map(RandomResizedCrop(32).reduction, boxes))]
         for view, again in zip(one, two, strict=True):
             check_array(view, 32)
             np.testing.assert_array_equal(view, again)
@@ -261,10 +342,9 @@ def test_views_share_one_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_view_of_the_full_picture() -> None:
-    views = dict(num_views=[1, 1], transforms=[make_views()['transforms'][0], []])
-    crop, full = MultiView(**views)(load(to_jpeg(picture(300, 400))))['img']
-    check_array(crop, 32)
-    assert full.shape == (300, 400, 3)
+    views = SLIPViews(32, ssl_views=1, ssl=[])(load(to_jpeg(picture(300, 400))))
+    check_array(views['image'], 32)
+    assert views['views'][0].shape == (300, 400, 3)
 
 
 def test_writing_into_the_shared_picture_fails() -> None:
@@ -274,7 +354,7 @@ def test_writing_into_the_shared_picture_fails() -> None:
             return results
 
     with pytest.raises(ValueError, match='read-only'):
-        MultiView(num_views=[1], transforms=[[Darken()]])(dict(img=picture(9, 9)))
+        SLIPViews(image=[Darken()])(dict(img=picture(9, 9)))
 
 
 # Grey, blur, flip
@@ -339,12 +419,16 @@ def torchvision_view() -> Callable:
     return lambda image: np.asarray(view(Image.fromarray(image[..., ::-1])))[..., ::-1]
 
 
-def config_view(name: str, kind: str) -> Callable:
-    steps = Config.fromfile(BASES / f'{name}.py')[kind]
-    for step in steps:
-        step.update({key: 48 for key in ('size', 'scale') if step.get(key) == 224})
-    pipeline = Compose(steps)
-    return lambda image: pipeline(dict(img=image))['img']
+def config_view(name: str, half: str) -> Callable:
+    """One view of a config, at 48 pixels."""
+    cfg = load_config(CONFIGS / f'{name}.py', dict(image_size=48))
+    pipeline = Compose([cfg.train_dataloader.dataset.pipeline[1]])
+
+    def view(image: np.ndarray) -> np.ndarray:
+        made = pipeline(dict(img=image))[half]
+        return made if half == 'image' else made[0]
+
+    return view
 
 
 def statistics(image: np.ndarray) -> list[float]:
@@ -356,10 +440,10 @@ def statistics(image: np.ndarray) -> list[float]:
     return [*image.mean((0, 1)), *image.std((0, 1)), colour, sharpness, side, abs(side)]
 
 
-@pytest.mark.parametrize('name', ['views', 'views_torchvision'])
+@pytest.mark.parametrize('name', [PUBLISHED, f'{PUBLISHED}_torchvision-views'])
 def test_ssl_view_has_the_statistics_of_torchvision(name: str) -> None:
     image, draws = picture(150, 200), 500
-    ours, theirs = config_view(name, 'ssl_view'), torchvision_view()
+    ours, theirs = config_view(name, 'views'), torchvision_view()
     with seeded(7):
         one = np.array([statistics(ours(image)) for _ in range(draws)])
         two = np.array([statistics(theirs(image)) for _ in range(draws)])
@@ -375,22 +459,18 @@ def test_views_of_torchvision_equal_torchvision() -> None:
     image = picture(150, 200)
     expected = tv.RandomResizedCrop(48, scale=(0.5, 1.0))
     with seeded(8):
-        out = config_view('views_torchvision', 'clip_view')(image)
+        out = config_view(f'{PUBLISHED}_torchvision-views', 'image')(image)
     with seeded(8):
         reference = np.asarray(expected(Image.fromarray(image[..., ::-1])))
     np.testing.assert_array_equal(out[..., ::-1], reference)
 
 
-@pytest.mark.parametrize('name', ['views', 'views_torchvision', 'views_device'])
-def test_config_makes_bytes_for_the_model(name: str, tmp_path: Path) -> None:
-    """Each file can take the place of `views.py` in an experiment."""
-    experiment = BASES.parent / 'slip' / 'slip_vit-b16_yfcc15m.py'
-    text = experiment.read_text(encoding='utf-8').replace('/views.py', f'/{name}.py')
-    (tmp_path / 'experiment.py').write_text(text.replace('../_base_', str(BASES)), encoding='utf-8')
-    cfg = Config.fromfile(tmp_path / 'experiment.py')
+@pytest.mark.parametrize('name', ['', '_torchvision-views', '_device-views'])
+def test_config_makes_bytes_for_the_model(name: str) -> None:
+    cfg = load_config(CONFIGS / f'{PUBLISHED}{name}.py')
     augment = MODELS.build(cfg.model.data_preprocessor).view_augment
-    assert isinstance(augment, DeviceAugment) == (name == 'views_device')
-    load, views, _, pack = cfg.train_pipeline
+    assert isinstance(augment, DeviceAugment) == (name == '_device-views')
+    load, views, _, pack = cfg.train_dataloader.dataset.pipeline
     pipeline = Compose([load, views, pack])
     content = to_jpeg(picture(300, 400))
     with seeded(9):
@@ -401,6 +481,13 @@ def test_config_makes_bytes_for_the_model(name: str, tmp_path: Path) -> None:
         assert tensor.shape == (3, 224, 224)
         assert tensor.dtype == torch.uint8
         assert tensor.is_contiguous()
-    language_only = Compose([cfg.load_image, *cfg.clip_view, dict(type='mmslip.PackSLIPInputs')])
-    inputs = language_only(dict(img_bytes=content, img_name='a.jpg'))['inputs']
-    assert inputs['image'].shape == (3, 224, 224)
+
+
+def test_device_augment_has_the_published_changes() -> None:
+    """Those that the views on the device leave to it, as SLIPViews would make them."""
+    ours, theirs = (inspect.signature(part).parameters for part in (SLIPViews, DeviceAugment))
+    jitter = tuple(theirs[name].default for name in ('brightness', 'contrast', 'saturation', 'hue'))
+    assert jitter == ours['jitter'].default
+    for name in ('jitter_prob', 'gray_prob', 'blur_prob'):
+        assert theirs[name].default == ours[name].default
+    assert theirs['sigma'].default == ours['blur_sigma'].default

@@ -1,5 +1,6 @@
 """Every kind of broken sample, and what becomes of it."""
 
+import copy
 import json
 import uuid
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import mmslip.engine  # noqa: F401  (registers the hooks)
 from mmslip.datasets import ImageTextDataset, ShardDataset, Visit
-from mmslip.datasets.faults import BadSampleError, BadSamples, MissingImageError
+from mmslip.datasets.io.faults import BadSampleError, BadSamples, MissingImageError
 from tests.datasets.test_decode import PICTURE, WHOLE, encode, png_of_size
 from tests.datasets.test_shards import pack
 
@@ -83,11 +84,11 @@ def test_missing_images_are_still_file_not_found(make_dataset, tmp_path):
 @pytest.mark.parametrize(
     ('member', 'content', 'message'),
     [
-        ('1.txt', b'', 'empty'),
-        ('1.txt', b' \n ', 'empty'),
+        ('1.txt', b'', 'its .txt is blank'),
+        ('1.txt', b' \n ', 'its .txt is blank'),
         ('1.txt', 'Tür'.encode('latin-1'), 'cannot be read'),
         ('1.json', b'{"caption": ["", " "]}', 'no caption'),
-        ('1.json', b'{"capt', 'cannot be read'),
+        ('1.json', b'{"capt', 'is not valid JSON'),
     ],
 )
 def test_bad_captions_of_shards_are_replaced(tmp_path, member, content, message):
@@ -96,7 +97,7 @@ def test_bad_captions_of_shards_are_replaced(tmp_path, member, content, message)
     path = pack(tmp_path / 'a.tar', [*pairs, ('2.jpg', good), ('2.txt', b'two')])
     dataset = ShardDataset(path, pipeline=PIPELINE)
     dataset.bad_samples.path = tmp_path / 'bad_samples.jsonl'
-    assert [dataset[index]['text'] for index in range(3)] == ['zero', 'two', 'two']
+    assert [dataset[index]['text'] for index in range(3)] == [['zero'], ['two'], ['two']]
     (line,) = dataset.bad_samples.path.read_text().splitlines()
     assert message in line
     assert f'{path}:1' in line
@@ -118,7 +119,7 @@ def test_missing_members_of_shards_are_replaced(tmp_path, left):
     assert [dataset[index]['sample_idx'] for index in range(3)] == [0, 2, 2]
     (line,) = dataset.bad_samples.path.read_text().splitlines()
     assert json.loads(line)['index'] == 1
-    assert f'{path}: sample 1 has {left} but no ' in json.loads(line)['error']
+    assert f'{path}:1 has {left} but no ' in json.loads(line)['error']
 
 
 def test_the_last_sample_wraps_around_and_a_row_of_bad_ones_is_passed(make_dataset):
@@ -151,7 +152,7 @@ def test_errors_of_code_are_not_faults_of_data(make_dataset):
     dataset = make_dataset()
 
     def broken(results: dict) -> dict:
-        raise ValueError('MultiView made 5 views')
+        raise ValueError('SLIPViews made 5 views')
 
     dataset.pipeline.transforms.append(broken)
     with pytest.raises(ValueError, match='5 views') as caught:
@@ -190,8 +191,61 @@ def test_processes_and_later_runs_list_a_sample_once(tmp_path):
         bad.add(4, BadSampleError('ä is bad'))
     two.add(5, BadSampleError('b is bad'))
     one.add(5, BadSampleError('b is bad'))
-    lines = [json.loads(line) for line in one.path.read_text('utf-8').splitlines()]
+    lines = [json.loads(line) for line in one.path.read_text('ascii').splitlines()]
     assert lines == [dict(index=4, error='ä is bad'), dict(index=5, error='b is bad')]
+
+
+@pytest.mark.parametrize('name', ['\udcff\udce4', 'a\x85b', 'a\u2028b', 'a\nb', '\ud83d', 'a\x00b'])
+def test_names_of_any_bytes_are_listed(tmp_path, name):
+    bads = [BadSamples(0.5), BadSamples(0.5)]
+    for bad in bads * 2:
+        bad.path = tmp_path / 'bad_samples.jsonl'
+        bad.add(0, BadSampleError(f'{name} is bad'))
+        bad.add(1, BadSampleError('other'))
+    lines = bads[0].path.read_bytes().splitlines()
+    assert [json.loads(line)['error'] for line in lines] == [f'{name} is bad', 'other']
+
+
+def test_a_torn_last_line_ends_no_run(tmp_path):
+    path = tmp_path / 'bad_samples.jsonl'
+    path.write_bytes(b'{"index": 0, "error": "whole"}\n{"index": 1, "error": "\xe2\x80')
+    for _ in range(2):  # two runs
+        bad = BadSamples(0.5)
+        bad.path = path
+        for index, error in enumerate(['whole', 'torn', 'new']):
+            bad.add(index, BadSampleError(error))
+    whole, _, torn, new = path.read_bytes().splitlines()
+    assert [json.loads(line)['error'] for line in (whole, torn, new)] == ['whole', 'torn', 'new']
+
+
+def test_lost_shards_have_a_bound_of_their_own():
+    error = BadSampleError('b.tar is gone')
+
+    def stops_at(lost: list[bool], limit: float) -> tuple[int, str] | None:
+        bad = BadSamples(0.01, limit)
+        for number, gone in enumerate(lost, 1):
+            try:
+                bad.count_shard(error if gone else None)
+            except RuntimeError as error_of_run:
+                return number, str(error_of_run)
+        return None
+
+    number, message = stops_at([True, False, True, True], 0.05)
+    assert number == 4
+    assert '3 of 4 shards could not be read, more than max_lost_shards=0.05' in message
+    assert stops_at([False, True, False, False] * 10, 0.05) is not None  # over the epochs
+    assert stops_at(([True] + [False] * 127) * 10, 0.05) is None
+    assert stops_at([True, True, True, True], 1.0) is None
+    with pytest.raises(ValueError, match=r'max_lost_shards must be in \[0, 1\]'):
+        BadSamples(0.01, -1)
+
+
+def test_a_copy_counts_anew():
+    bad = BadSamples(0.5)
+    bad.count(BadSampleError('x'))
+    clone = copy.deepcopy(bad)
+    clone.count(None)
+    assert (bad.visits, clone.visits, clone.replaced) == (1, 1, 0)
 
 
 class Mean(BaseModel):
@@ -254,3 +308,26 @@ def test_a_worker_stops_the_run(make_dataset):
     with pytest.raises(RuntimeError, match=r'of 2\d\d samples could not be read'):
         list(batches)
     batches._shutdown_workers()
+
+
+def test_counts_go_on_over_workers_and_epochs(make_dataset):
+    dataset = make_dataset(number=48)
+    break_image(dataset, *range(0, 45, 3))
+    options = dict(num_workers=2, collate_fn=len, multiprocessing_context='fork')
+    loader = DataLoader(dataset, batch_size=8, **options)
+    for epoch in range(4):
+        list(loader)
+        assert (dataset.bad_samples.visits, dataset.bad_samples.replaced) == (
+            48 * (epoch + 1),
+            15 * (epoch + 1),
+        )
+    with pytest.raises(RuntimeError, match=r'of 2\d\d samples could not be read'):
+        list(loader)
+
+
+def test_counts_of_a_spawned_worker(make_dataset):
+    dataset = make_dataset()
+    break_image(dataset, 2)
+    options = dict(num_workers=1, collate_fn=len, multiprocessing_context='spawn')
+    list(DataLoader(dataset, **options))
+    assert (dataset.bad_samples.visits, dataset.bad_samples.replaced) == (6, 1)

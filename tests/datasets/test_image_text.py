@@ -1,6 +1,7 @@
 """Tests of tables of images and captions: what is read, and what each error says."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmslip.datasets import ImageTextDataset
+from mmslip.datasets import ImageTextDataset, TableDataset
+from mmslip.datasets.io.caption_table import CaptionTableWriter
 from mmslip.registry import DATASETS
 
 
@@ -55,6 +57,71 @@ def test_delimited_content(tmp_path: Path, name: str, tab: str) -> None:
         ('a.jpg', ['plain; text']),
         (f'b{tab}b.jpg', [f'one{tab}two']),
         ('c.jpg', ['first line\r\nsecond "line"']),
+    ]
+
+
+COCO = dict(
+    images=[dict(id=7, file_name='a.jpg'), dict(id=3, file_name='b.jpg')],
+    annotations=[
+        dict(image_id=3, caption='of b'),
+        dict(image_id=7, caption='of a'),
+        dict(image_id=7, caption='again'),
+    ],
+)
+KARPATHY = dict(
+    dataset='flickr8k',
+    images=[
+        dict(filename='a.jpg', split='train', sentences=[dict(raw='of a'), dict(raw='again')]),
+        dict(filename='b.jpg', filepath='val', split='test', sentences=[dict(raw='of b')]),
+    ],
+)
+TWO_OF_A = [('a.jpg', ['of a', 'again']), ('b.jpg', ['of b'])]
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'expected'),
+    [
+        ('coco.json', COCO, TWO_OF_A),
+        ('karpathy.json', KARPATHY, [TWO_OF_A[0], ('val/b.jpg', ['of b'])]),
+        ('list.json', [dict(image=i, caption=c) for i, c in TWO_OF_A], TWO_OF_A),
+        ('inner.json', dict(v=1, data=[dict(image=i, caption=c) for i, c in TWO_OF_A]), TWO_OF_A),
+        ('map.json', {'a.jpg': ['of a', 'again'], 'b.jpg': 'of b'}, TWO_OF_A),
+    ],
+)
+def test_json_documents(tmp_path: Path, name: str, content: object, expected: list) -> None:
+    assert read(write(tmp_path, name, json.dumps(content, indent=1))) == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        (
+            'lines.json',
+            '{"image": "a.jpg", "caption": ["of a", "again"]}\n'
+            '{"image": "b.jpg", "caption": "of b"}\n',
+        ),
+        ('captions.txt', 'image,caption\na.jpg,of a\na.jpg,again\nb.jpg,of b\n'),
+        ('Flickr8k.token.txt', 'a.jpg#0\tof a\na.jpg#1\tagain\nb.jpg#0\tof b\n'),
+        ('results.token', 'a.jpg#0\tof a\na.jpg#1\tagain\n\nb.jpg#0\tof b\n'),
+        ('rows.csv', 'image;caption\na.jpg;of a\nb.jpg;of b\na.jpg;again\n'),
+        (
+            'results.csv',
+            'image| number| caption\na.jpg| 0| of a\na.jpg| 1| again\nb.jpg| 0| of b\n',
+        ),
+    ],
+)
+def test_rows_of_one_image_are_one_sample(tmp_path: Path, name: str, content: str) -> None:
+    assert read(write(tmp_path, name, content)) == TWO_OF_A
+
+
+def test_a_caption_of_flickr8k_may_hold_commas(tmp_path: Path) -> None:
+    text = 'image,caption\na.jpg,"red, and" blue\nb.jpg,A man , a dog , and a cat .\n'
+    with pytest.raises(ValueError, match='quote the whole cell'):
+        read(write(tmp_path, 'captions.txt', text))
+    table = write(tmp_path, 'captions.txt', text.replace('"', ''))
+    assert read(table) == [
+        ('a.jpg', ['red, and blue']),
+        ('b.jpg', ['A man , a dog , and a cat .']),
     ]
 
 
@@ -116,11 +183,16 @@ def test_paths_without_root_and_absolute_paths(tmp_path: Path) -> None:
             r"no column 'caption'; it has 'image', 'title'\. Set",
         ),
         ('t.jsonl', '{"file": "a.jpg", "caption": "x"}', 1, r"no column 'image'; it has 'file', "),
-        ('t.csv', 'image,caption\na.jpg,x\nb.jpg, \n', 3, "'caption' is empty. Remove the row or"),
-        ('t.csv', 'image,caption\n,x\n', 2, "'image' is empty"),
-        ('t.jsonl', '\n{"image": "a", "caption": []}', 2, "'caption' is empty"),
-        ('t.jsonl', '{"image": "a", "caption": null}', 1, "'caption' is empty"),
-        ('t.jsonl', '{"image": "a", "caption": 5}', 1, r"'caption' must be text .* not \[5\]"),
+        (
+            't.csv',
+            'image,caption\na.jpg,x\nb.jpg, \n',
+            3,
+            "no caption under 'caption'; it has 'image', 'cap",
+        ),
+        ('t.csv', 'image,caption\n,x\n', 2, "'image' must be the path of an image, not ''"),
+        ('t.jsonl', '\n{"image": "a", "caption": []}', 2, "no caption under 'caption'"),
+        ('t.jsonl', '{"image": "a", "caption": null}', 1, "no caption under 'caption'"),
+        ('t.jsonl', '{"image": "a", "caption": 5}', 1, r"'caption' must be text .* not 5"),
         ('t.jsonl', '{"image": "a", "caption": ["x", {}]}', 1, 'must be text or a list of texts'),
         ('t.jsonl', '{"image": "a", "caption": "x"}\n{"image": \n', 2, 'not valid JSON: Expecting'),
         ('t.jsonl', '["a.jpg", "x"]\n', 1, r'must be a JSON object, not \["a.jpg", "x"\]'),
@@ -130,6 +202,7 @@ def test_paths_without_root_and_absolute_paths(tmp_path: Path) -> None:
             3,
             'another number of cells .* quote',
         ),
+        ('t.jsonl', '{"image": "a", "caption": "x", "caption": "y"}', 1, "key 'caption' twice; re"),
         (
             't.tsv',
             'image\tcaption\n"a\nb"\tx\nb.jpg\n',
@@ -150,8 +223,16 @@ def test_bad_row_names_file_line_and_remedy(
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
-        ('t.txt', 'image,caption\na,x\n', r'must end in .jsonl, .csv or .tsv'),
-        ('t.json', '{}', r'must end in .jsonl, .csv or .tsv'),
+        ('t.xls', 'image,caption\na,x\n', r'must end in .jsonl, .json, .csv, .tsv, .txt or'),
+        ('t.json', '{}', r"must be a list of objects .* or COCO's or Karpathy's annotations"),
+        ('t.json', '[{"image": "a", "caption": "x"}, 3]', r'entry 1 must be a JSON object, not 3'),
+        (
+            't.json',
+            '{"images": [{"sentences": []}]}',
+            r"images\[0\] must .* 'filename' of type str",
+        ),
+        ('t.json', '{"a": [', 'is not valid JSON'),
+        ('t.token', 'a.jpg#0\tx\nb.jpg y\n', r"line 2 must be IMAGE#NUMBER, a tab .*'b.jpg y'"),
         ('t.csv', '', 'has no rows'),
         ('t.csv', 'image,caption\n', 'has no rows'),
         ('t.jsonl', '\n \n', 'has no rows'),
@@ -231,3 +312,51 @@ def test_unreadable_image_is_named(make_pairs: Callable[..., Path], content: byt
     with pytest.raises(FileNotFoundError, match='check `data_root` and `data_prefix`') as caught:
         ImageTextDataset('pairs.jsonl', **kwargs)[1]
     assert f'{image}, sample 1' in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['t.csv', 't.tsv'])
+def test_a_repeated_column_is_refused(tmp_path: Path, name: str) -> None:
+    def table(*names: str) -> str:
+        tab = ',' if name == 't.csv' else '\t'
+        cells = [f'{number}.jpg' for number in range(len(names))]
+        return write(tmp_path, name, f'{tab.join(names)}\n{tab.join(cells)}\n')
+
+    message = rf"{name} has more than one column 'caption': rename them, .* `caption_keys`"
+    with pytest.raises(ValueError, match=message):
+        read(table('image', 'caption', 'caption'))
+    # Of spreadsheets, to which columns without a name cling.
+    assert read(table('image', 'caption', '', '')) == [('0.jpg', ['1.jpg'])]
+
+
+def test_pixels_are_kept(tmp_path: Path) -> None:
+    rows = []
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((4, 4, 3), number, np.uint8))
+        rows.append(json.dumps(dict(image=f'{number}.png', caption=['one', 'two'])))
+    table = write(tmp_path, 't.jsonl', '\n'.join(rows))
+    prefix = dict(img_path=str(tmp_path))
+    dataset = ImageTextDataset(
+        table, data_prefix=prefix, keep_decoded=True, max_bad_share=0, pipeline=[]
+    )
+    first = dataset[1]
+    first['img'][:] = 0  # what a transform does to a visit's pixels stays there
+    (tmp_path / '1.png').unlink()
+    second = dataset[1]
+    assert (second['img'] == 1).all()
+    assert second['text'] == ['one', 'two']
+    assert second['img_shape'] == (4, 4)
+    # A part of the set counts its samples anew.
+    assert (dataset.get_subset([0, 2])[1]['img'] == 2).all()
+    # A worker that is started anew gets none.
+    with pytest.raises(ValueError, match='no image'):
+        pickle.loads(pickle.dumps(dataset))[1]
+
+
+def test_pixels_of_a_part_of_a_table(tmp_path: Path) -> None:
+    with CaptionTableWriter(tmp_path / 'a.table') as writer:
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((4, 4, 3), number, np.uint8))
+            writer.add(f'{number}.png', ['a caption'])
+    dataset = TableDataset('a.table', str(tmp_path), keep_decoded=True, pipeline=[])
+    assert (dataset[1]['img'] == 1).all()
+    assert (dataset.get_subset([0, 2])[1]['img'] == 2).all()

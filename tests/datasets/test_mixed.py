@@ -9,7 +9,8 @@ from pathlib import Path
 import mmengine.dataset.sampler as mmengine_sampler
 import numpy as np
 import pytest
-from torch.utils.data import ConcatDataset, DataLoader
+from mmengine.logging import MMLogger
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset
 
 from mmslip.datasets import ImageTextDataset, MixedDataset, Visit, VisitSampler
 from mmslip.datasets.mixed import _BLOCK, permute
@@ -145,6 +146,99 @@ def test_resumed_epoch_goes_on() -> None:
     assert sorted(('ab'.index(name), index) for name, index, _ in whole) == sorted(expected)
 
 
+def ranks_of(
+    dataset: MixedDataset, world_size: int, epoch: int = 0, start: int = 0
+) -> list[list[tuple]]:
+    """The items of every process."""
+    parts = []
+    for rank in range(world_size):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mmengine_sampler, 'get_dist_info', lambda: (rank, world_size))  # noqa: B023
+            sampler = VisitSampler(dataset, seed=3, shuffle=False)
+        sampler.set_epoch(epoch, start)
+        parts.append([dataset[visit] for visit in sampler])
+        assert sampler.left(start) == len(parts[-1])
+    return parts
+
+
+def batches_of(parts: list[list[tuple]], size: int) -> list[list[list[tuple]]]:
+    """Batches of each process, by steps."""
+    batches = [[part[at : at + size] for at in range(0, len(part), size)] for part in parts]
+    return [list(step) for step in zip(*batches, strict=True)]
+
+
+@pytest.mark.parametrize(('weights', 'cycle'), [([1, 3], 4), ([4, 2, 10], 8), ([5], 1)])
+def test_every_batch_of_every_process_has_its_shares(weights: list[int], cycle: int) -> None:
+    dataset = mix(*[90, 300, 41][: len(weights)], weights=weights, length=400, stratified=True)
+    assert dataset.cycle == cycle
+    for world_size in (1, 2, 3, 4):
+        for step in batches_of(ranks_of(dataset, world_size, epoch=1), 16):
+            for batch in step:
+                counts = Counter(name for name, *_ in batch)
+                found = [counts['abc'[number]] for number in range(len(weights))]
+                assert found == [weight * len(batch) // sum(weights) for weight in weights]
+
+
+def test_shares_are_of_the_same_samples_for_any_number_of_processes() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=400, stratified=True)
+    for epoch in (0, 2):
+        (alone,) = ranks_of(dataset, 1, epoch)
+        whole = [sorted(items) for (items,) in batches_of([alone], 48)]
+        for world_size in (2, 3, 4):
+            parts = ranks_of(dataset, world_size, epoch)
+            steps = [sorted(sum(step, [])) for step in batches_of(parts, 48 // world_size)]  # noqa: RUF017
+            assert steps[:8] == whole[:8]  # what is left over is less than a step of all
+        # Over the ends of epochs, no sample comes twice; visits have seeds of their own.
+        assert [item[:2] for item in alone if item[0] == 'a'][:90] != list(range(90))
+    first, second = (ranks_of(dataset, 1, epoch)[0] for epoch in (0, 1))
+    visits = [index for name, index, _ in first + second if name == 'a']
+    assert sorted(visits[:90]) == sorted(visits[90:180]) == list(range(90))
+    assert len({seed for *_, seed in first + second}) == 800
+
+
+def test_other_processes_and_batches_go_on_with_their_shares() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=400, stratified=True)
+    (straight,) = ranks_of(dataset, 1, epoch=1)
+    seen: list[tuple] = []
+    for world_size, size, steps in ((1, 16, 3), (4, 8, 2), (2, 4, 5), (3, 4, 6)):
+        parts = ranks_of(dataset, world_size, epoch=1, start=len(seen))
+        for step in batches_of(parts, size)[:steps]:
+            assert all(Counter(item[0] for item in batch)['a'] == size // 4 for batch in step)
+            seen += sum(step, [])  # noqa: RUF017
+    assert sorted(seen) == sorted(straight[: len(seen)])
+    assert len(seen) == 48 + 64 + 40 + 72
+
+
+def test_the_log_says_how_often_a_source_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    logger = MMLogger.get_instance('mixed-test')
+    with caplog.at_level('INFO', logger.name):
+        logger.addHandler(caplog.handler)
+        mix(50, 1200, weights=[2, 6], length=400, stratified=True)
+        mix(50, 1200, weights=[0.5, 0.5], length=1000)
+    assert [record.getMessage() for record in caplog.records] == [
+        'Of 400 samples in an epoch, 1 : 3 in every batch: datasets[0] (Numbers) 100, 2.00 passes '
+        'over 50; datasets[1] (Numbers) 300, 0.25 passes over 1,200',
+        'Of 1,000 samples in an epoch: datasets[0] (Numbers) 500, 10.00 passes over 50; '
+        'datasets[1] (Numbers) 500, 0.42 passes over 1,200',
+    ]
+
+
+def test_a_stratified_mix_is_not_shuffled() -> None:
+    dataset = mix(90, 300, weights=[1, 3], length=400, stratified=True)
+    with pytest.raises(ValueError, match='set shuffle=False of the sampler'):
+        VisitSampler(dataset)
+
+
+def test_streams_are_refused() -> None:
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from ()
+
+    message = r'datasets\[1\], a Stream, is a stream, .* for mmslip.ShardDataset'
+    with pytest.raises(TypeError, match=message):
+        MixedDataset([Numbers('a', 4), Stream()], weights=[1, 1], length=4)
+
+
 def test_epochs_of_a_mix_inside_another_data_set() -> None:
     dataset = mix(90, 300, weights=[1, 3], length=100)
     both = ConcatDataset([Numbers('x', 7), dataset])
@@ -171,6 +265,11 @@ def test_index_alone_is_of_the_first_epoch() -> None:
         (dict(weights=[1]), '2 datasets need as many weights, not 1'),
         (dict(weights=[1, 2], length=0), 'samples in an epoch, not 0'),
         (dict(weights=[1, 2], length=2.5), 'samples in an epoch, not 2.5'),
+        (dict(weights=[0.5, 1], stratified=True), r'must be whole numbers with stratified=True'),
+        (
+            dict(weights=[2, 14], stratified=True, length=1001),
+            r'length=1001 must be a multiple of 8, .* such as 1008',
+        ),
     ],
 )
 def test_bad_arguments(kwargs: dict, message: str) -> None:

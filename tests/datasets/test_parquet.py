@@ -134,12 +134,22 @@ def test_unknown_column(tmp_path: Path, keys: dict, message: str) -> None:
     assert str(caught.value).startswith(path)
 
 
+def test_a_repeated_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'a.parquet'
+    columns = [pyarrow.array(['x']) for _ in range(4)]
+    table = pyarrow.table(columns, names=['image', 'caption', 'caption', 'image'])
+    parquet.write_table(table.select([0, 1, 2]), path)
+    with pytest.raises(ValueError, match="more than one column 'caption': rename them"):
+        ParquetDataset(str(path))
+    assert len(ParquetDataset(str(path), captions='ignored')) == 1
+
+
 @pytest.mark.parametrize(
     ('columns', 'message'),
     [
-        (dict(caption=['x', 'x', 'x', ' ']), 'has no caption under caption: set `caption_keys`'),
+        (dict(caption=['x', 'x', 'x', ' ']), "has no caption under 'caption'"),
         (dict(caption=['x', 'x', 'x', None]), 'has no caption'),
-        (dict(caption=[1, 1, 1, 1]), "caption 'caption' must be text or texts"),
+        (dict(caption=[1, 1, 1, 1]), "'caption' must be text or a list of texts"),
         (
             dict(image=pyarrow.array([dict(bytes=None, path='a/b.jpg')] * 4, IMAGE)),
             "holds the path 'a/b.jpg' but no bytes .* embedded images",

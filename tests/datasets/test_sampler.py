@@ -19,15 +19,12 @@ from mmslip.utils import mix_seed, seeded
 PIPELINE = [
     dict(type='mmslip.LoadImage'),
     dict(
-        type='MultiView',
-        num_views=[1, 2],
-        transforms=[
-            [dict(type='RandomResizedCrop', scale=24, crop_ratio_range=(0.5, 1.0))],
-            [
-                dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.3, 1.0)),
-                dict(type='mmslip.ColorJitter', brightness=0.4, hue=0.1, prob=0.8),
-                dict(type='RandomFlip', prob=0.5),
-            ],
+        type='mmslip.SLIPViews',
+        image=[dict(type='RandomResizedCrop', scale=24, crop_ratio_range=(0.5, 1.0))],
+        ssl=[
+            dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.3, 1.0)),
+            dict(type='mmslip.ColorJitter', brightness=0.4, hue=0.1, prob=0.8),
+            dict(type='RandomFlip', prob=0.5),
         ],
     ),
     dict(type='mmslip.TokenizeCaption'),
@@ -59,11 +56,11 @@ def visits(world_size: int = 1, **kwargs: object) -> list[list[Visit]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mmengine_sampler, 'get_dist_info', lambda: (rank, world_size))  # noqa: B023
             epoch = kwargs.get('epoch', 0)
-            rest = {key: value for key, value in kwargs.items() if key != 'epoch'}
+            rest = {key: value for key, value in kwargs.items() if key not in ('epoch', 'start')}
             sampler = VisitSampler(range(rest.pop('number', 10)), **rest)
-            sampler.set_epoch(epoch)
+            sampler.set_epoch(epoch, kwargs.get('start', 0))
             found.append(list(sampler))
-            assert len(sampler) == len(found[-1])
+            assert 'start' in kwargs or len(sampler) == len(found[-1])
     return found
 
 
@@ -102,15 +99,28 @@ def test_seed_of_a_visit() -> None:
         assert not {visit.seed for visit in ours} & {visit.seed for visit in visits(**other)[0]}
 
 
-@pytest.mark.parametrize(('number', 'round_up'), [(12, True), (11, False), (13, True)])
+@pytest.mark.parametrize('number', [12, 11, 13])
 @pytest.mark.parametrize('shuffle', [True, False])
-def test_ranks_are_disjoint_and_complete(number: int, round_up: bool, shuffle: bool) -> None:
-    parts = visits(4, number=number, round_up=round_up, shuffle=shuffle, seed=5, epoch=1)
-    indices = [int(visit) for part in parts for visit in part]
-    assert set(indices) == set(range(number))
-    extra = -number % 4 if round_up else 0
-    assert len(indices) == number + extra
-    assert [len(part) for part in parts] == [(number + extra - rank + 3) // 4 for rank in range(4)]
+def test_ranks_are_disjoint_and_as_large(number: int, shuffle: bool) -> None:
+    parts = visits(4, number=number, shuffle=shuffle, seed=5, epoch=1)
+    assert [len(part) for part in parts] == [number // 4] * 4
+    found = [int(visit) for step in zip(*parts, strict=True) for visit in step]
+    # The order of one process, but for the samples that all cannot have as many of.
+    (alone,) = visits(number=number, shuffle=shuffle, seed=5, epoch=1)
+    assert found == alone[: number // 4 * 4]
+    assert len(set(found)) == len(found)
+
+
+def test_another_number_of_ranks_goes_on_behind_what_was_visited() -> None:
+    seen: list[Visit] = []
+    for world_size, each in ((1, 3), (2, 4), (4, 2), (1, 4)):
+        parts = visits(world_size, number=23, seed=5, epoch=1, start=len(seen))
+        seen += [
+            visit for step in zip(*(part[:each] for part in parts), strict=True) for visit in step
+        ]
+    assert seen == visits(number=23, seed=5, epoch=1)[0]
+    assert sorted(seen) == list(range(23))
+    assert visits(4, number=23, seed=5, epoch=1, start=24) == [[]] * 4
 
 
 def run_epoch(dataset: ImageTextDataset, workers: int, epoch: int) -> list[tuple[bytes, ...]]:

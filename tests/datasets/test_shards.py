@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from mmslip.datasets import ShardDataset
-from mmslip.datasets.faults import BadSampleError
+from mmslip.datasets import EvaluationDataset, ShardDataset, StreamDataset
+from mmslip.datasets.io.faults import BadSampleError
 
 
 def picture(number: int) -> bytes:
@@ -57,7 +57,7 @@ def test_text_samples_read_at_random(tmp_path: Path, name: str) -> None:
     assert len(dataset) == 7
     for index in [5, 0, 6, 3, 5, 1, 2, 4]:
         assert dataset[index] == dict(
-            text=f'Bild Nr. {index} ist schön',
+            text=[f'Bild Nr. {index} ist schön'],
             img_bytes=picture(index),
             img_name=f'{path}:{index:03d}',
             sample_idx=index,
@@ -123,9 +123,9 @@ def test_folder_with_pattern_characters(tmp_path: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ('members', 'message'),
     [
-        ([('7.jpg', b'x')], 'sample 7 has jpg but no caption'),
-        ([('7.txt', b'x'), ('7.cls', b'1')], 'sample 7 has cls, txt but no image'),
-        ([*pairs(1), ('a/7.json', b'{}')], 'sample a/7 has json but no image'),
+        ([('7.jpg', b'x')], '7 has jpg but no caption in .json or .txt'),
+        ([('7.txt', b'x'), ('7.cls', b'1')], '7 has cls, txt but no image'),
+        ([*pairs(1), ('a/7.json', b'{}')], 'a/7 has json but no image'),
     ],
 )
 def test_incomplete_sample(tmp_path: Path, members: list, message: str) -> None:
@@ -139,10 +139,10 @@ def test_incomplete_sample(tmp_path: Path, members: list, message: str) -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'{"capt', 'cannot be read'),
-        (b'{"title": "x", "n": 1}', 'no caption under caption; its keys are title, n. Set'),
-        (b'{"caption": null}', 'no caption under caption'),
-        (b'{"caption": []}', 'no caption under caption'),
+        (b'{"capt', 'is not valid JSON'),
+        (b'{"title": "x", "n": 1}', 'under caption: its .json has title, n. Set'),
+        (b'{"caption": null}', 'under caption: its .json has caption'),
+        (b'{"caption": []}', 'under caption: its .json has caption'),
     ],
 )
 def test_bad_json_caption(tmp_path: Path, content: bytes, message: str) -> None:
@@ -154,7 +154,7 @@ def test_bad_json_caption(tmp_path: Path, content: bytes, message: str) -> None:
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     path = pack(tmp_path / 'a.tar', [('7.jpg', b'x'), ('7.txt', 'Tür'.encode('latin-1'))])
-    with pytest.raises(ValueError, match='cannot be read') as caught:
+    with pytest.raises(ValueError, match='cannot be read as UTF-8') as caught:
         ShardDataset(path)[0]
     assert f'{path}:7' in str(caught.value)
 
@@ -270,8 +270,166 @@ def test_shard_of_webdataset(tmp_path: Path, name: str) -> None:
     for number in range(5):
         caption = f'caption {number} ü'
         assert dataset[number] == dict(
-            text=caption if number % 2 else [caption],
+            text=[caption],
             img_bytes=picture(number),
             img_name=f'{path}:{number:06d}',
             sample_idx=number,
         )
+
+
+def texts_of(*members: tuple[str, bytes], folder: Path, **kwargs: object) -> list:
+    dataset = ShardDataset(pack(folder / 'a.tar', list(members)), **kwargs)
+    return [dataset.get_data_info(index).get('text') for index in range(len(dataset))]
+
+
+def test_names_are_split_at_their_first_dot(tmp_path: Path) -> None:
+    members = [
+        *(('v1.0/1.jpg', b'x'), ('v1.0/1.seg.png', b'y'), ('v1.0/1.txt', b'one')),
+        *(('./v1.0/2.JPG', b'x'), ('./v1.0/2.TXT', b'two'), ('v1.0/._1.jpg', b'mac')),
+        *(('__MACOSX/v1.0/3.jpg', b'mac'), ('README', b'x'), ('.cache/4.txt', b'x')),
+        *(('1.0.jpg', b'x'), ('1.0.txt', b'x'), ('notes.md', b'x')),
+    ]
+    path = pack(tmp_path / 'a.tar', members)
+    dataset = ShardDataset(path)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    assert [(info['img_name'], info['text']) for info in infos] == [
+        (f'{path}:v1.0/1', ['one']),
+        (f'{path}:./v1.0/2', ['two']),
+    ]
+    with pytest.raises(ValueError, match=r'no samples .only v1\.jpg.* split at its first dot'):
+        ShardDataset(pack(tmp_path / 'b.tar', [('img.v1.jpg', b'x')]))
+
+
+def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip('webdataset')
+    from mmslip.datasets.io.tar_sample import split_name
+
+    names = ['a.jpg', 'a/b.jpg', 'a.b/c.d.e.JPG', './a.b.txt', 'a/b/c.tar.gz', 'noext', 'a/.x']
+    for name in names:
+        key, suffix = webdataset.tariterators.base_plus_ext(name)
+        found = split_name(name)
+        assert found == ((key, suffix.lower()) if key and not name.endswith('/.x') else None)
+
+
+def test_where_captions_are_read(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    both = [('0.jpg', b'x'), ('0.txt', b'\xef\xbb\xbfnew'), ('0.json', b'{"caption": "old"}')]
+    assert texts_of(*both, folder=tmp_path) == [['old']]
+    assert texts_of(*both, folder=tmp_path, caption_members='txt') == [['new']]
+    assert texts_of(*both, folder=tmp_path, caption_members=['txt', 'json']) == [['new']]
+    assert texts_of(*both, folder=tmp_path, caption_keys='alt') == [['new']]
+    for content in (b'{"key": 0}', b'{"caption": null}', b'{"caption": " "}', b'[1, 2]', b'5'):
+        members = [*both[:2], ('0.json', content)]
+        assert texts_of(*members, folder=tmp_path) == [['new']]
+    nulls = [('0.jpg', b'x'), ('0.json', b'{"caption": [null, "a", "&nbsp;", "\\ud83d"]}')]
+    assert texts_of(*nulls, folder=tmp_path) == [['a', '\ufffd']]
+    assert texts_of(('0.jpg', b'x'), ('0.json', b'"a dog"'), folder=tmp_path) == [['a dog']]
+    with pytest.raises(ValueError, match=r"caption_members must be of json, txt, not \['cls'\]"):
+        ShardDataset(str(tmp_path / 'a.tar'), caption_members='cls')
+
+
+def test_two_members_that_differ_are_said(tmp_path: Path, monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr('mmslip.datasets.shards.print_log', lambda text, **_: said.append(text))
+    both = [('0.jpg', b'x'), ('0.txt', b'new'), ('0.json', b'{"caption": "old"}')]
+    texts_of(*both, folder=tmp_path)
+    assert 'other captions in .json than in .txt: those in .json are read' in said.pop()
+    texts_of(*both[:2], ('0.json', b'{"caption": "new"}'), folder=tmp_path)
+    texts_of(*both, folder=tmp_path, captions='ignored')
+    assert said == []
+
+
+@pytest.mark.parametrize('suffix', ['gif', 'tiff', 'avif', 'jfif', 'JPEG', 'jp2'])
+def test_every_suffix_of_the_decoder(tmp_path: Path, suffix: str) -> None:
+    assert texts_of((f'0.{suffix}', b'x'), ('0.txt', b'a'), folder=tmp_path) == [['a']]
+
+
+def test_labels(tmp_path: Path) -> None:
+    members = [('0.jpg', b'x'), ('0.cls', b'3\n'), ('1.jpg', b'x'), ('1.cls', b' 0')]
+    path = pack(tmp_path / 'a.tar', members)
+    dataset = ShardDataset(path, captions='ignored')
+    assert [dataset.get_data_info(index)['gt_label'] for index in range(2)] == [3, 0]
+    task = dict(name='shapes', classes=['a', 'b', 'c', 'd'], templates=['{}'])
+    config = dict(type='mmslip.ShardDataset', shards=path, captions='ignored')
+    assert EvaluationDataset(task, config).get_data_info(0)['gt_label'] == 3
+    with pytest.raises(ValueError, match='sample 0 has label 3, but the task has 2 classes'):
+        EvaluationDataset(dict(task, classes=['a', 'b']), config).get_data_info(0)
+    pack(tmp_path / 'a.tar', [*members[:3], ('1.cls', b'cat')])
+    with pytest.raises(BadSampleError, match=r"\.cls of .*a\.tar:1 is no number: b'cat'"):
+        ShardDataset(path, captions='ignored').get_data_info(1)
+
+
+def test_labels_of_some_samples_alone_are_said(tmp_path: Path, monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr('mmslip.datasets.shards.print_log', lambda text, **_: said.append(text))
+    pack(tmp_path / 'a.tar', [('0.jpg', b'x'), ('0.cls', b'3'), ('1.jpg', b'x'), ('1.cls', b'0')])
+    bare = pack(tmp_path / 'b.tar', [('2.jpg', b'x'), ('2.cls', b'1'), ('7.jpg', b'x')])
+    config = dict(shards='*.tar', data_root=str(tmp_path), captions='ignored')
+    dataset = ShardDataset(**config)
+    # A batch of both kinds could not be put together.
+    assert not [number for number in range(4) if 'gt_label' in dataset.get_data_info(number)]
+    assert said.pop().startswith(f'1 of 4 samples have no .cls, such as {bare}:7: so no label is')
+    task = dict(name='shapes', classes=['a', 'b', 'c', 'd'], templates=['{}'])
+    judged = EvaluationDataset(task, dict(type='mmslip.ShardDataset', **config))
+    with pytest.raises(ValueError, match='sample 0 has no label'):
+        judged.get_data_info(0)
+    said.clear()
+    assert 'gt_label' in ShardDataset(**dict(config, shards='a.tar')).get_data_info(0)
+    ShardDataset(pack(tmp_path / 'c.tar', [('0.jpg', b'x')]), captions='ignored')
+    assert said == []
+
+
+def test_a_repeated_suffix_begins_another_sample(tmp_path: Path) -> None:
+    """As in archives that were put together; the stream has the same samples."""
+    pytest.importorskip('webdataset', reason='webdataset is not installed')
+    members = [
+        *(*pairs(1, 2), ('001.jpg', picture(3)), ('001.txt', b'again')),
+        *(('001.jpg', picture(4)), ('001.npy', b''), ('001.npy', b''), ('001.txt', b'third')),
+        *(('009.cls', b'1'), ('009.cls', b'1')),
+    ]
+    expected = [
+        ('001', 'Bild Nr. 1 ist schön', picture(1)),
+        ('002', 'Bild Nr. 2 ist schön', picture(2)),
+        ('001', 'again', picture(3)),
+        ('001', 'third', picture(4)),
+    ]
+    for name in ('a.tar', 'a.tar.gz'):
+        path = pack(tmp_path / name, members)
+        dataset = ShardDataset(path)
+        for samples in (
+            [dataset[number] for number in range(len(dataset))],
+            list(StreamDataset(path, length=4, shuffle_buffer=1)),
+        ):
+            found = [(item['img_name'], item['text'], item['img_bytes']) for item in samples]
+            assert found == [(f'{path}:{key}', [text], image) for key, text, image in expected]
+
+
+@pytest.mark.parametrize('name', ['a.tar', 'a.tar.gz'])
+def test_archives_behind_one_another(tmp_path: Path, name: str) -> None:
+    """``cat 0.tar 1.tar > a.tar``: tarfile ends at the end of the first."""
+    pytest.importorskip('webdataset', reason='webdataset is not installed')
+    parts = [pack(tmp_path / f'{shard}-{name}', pairs(shard, 7)) for shard in range(3)]
+    path = tmp_path / name
+    path.write_bytes(b''.join(Path(part).read_bytes() for part in parts))
+    assert numbers_of(ShardDataset(str(path))) == [0, 7, 1, 7, 2, 7]
+    for source in (str(path), f'pipe:cat {path}'):
+        stream = StreamDataset(source, length=6, shuffle_buffer=1, max_bad_share=0)
+        assert [int(item['sample_idx']) for item in stream] == [0, 7, 1, 7, 2, 7]
+    if name == 'a.tar':  # cut off in the second, and in the zeros between
+        whole = path.read_bytes()
+        size = len(Path(parts[0]).read_bytes())
+        for damaged in (
+            whole[: size + 2048],
+            whole[: size + 100],
+            whole[:size] + b'\xff' * 512 + whole[size:],
+        ):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match='is damaged'):
+                ShardDataset(str(path))
+            with pytest.raises(BadSampleError, match='cannot be read'):
+                list(StreamDataset(f'pipe:cat {path}', length=6, max_bad_share=0))
+
+
+def test_members_without_image_or_caption_are_no_samples(tmp_path: Path) -> None:
+    members = [*pairs(1), ('1.npy', b'x'), ('stats.parquet', b'x'), ('2.cls', b'1'), ('3.mp4', b'')]
+    dataset = ShardDataset(pack(tmp_path / 'a.tar', members))
+    assert numbers_of(dataset) == [1]

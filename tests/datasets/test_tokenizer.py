@@ -1,6 +1,7 @@
 """Tests of the byte-pair tokeniser against ids of the official implementation."""
 
 import copy
+import gzip
 import json
 import os
 import pickle
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmslip.datasets import tokenizer as tokenizer_module
-from mmslip.datasets.tokenizer import CLIPTokenizer
+from mmslip.datasets.text import cleaning
+from mmslip.datasets.text.tokenizer import CLIPTokenizer
 from mmslip.registry import TOKENIZERS
 
 ROOT = Path(__file__).parents[2]
@@ -156,11 +157,11 @@ def test_fast_cleaning_equals_full_cleaning(monkeypatch: pytest.MonkeyPatch) -> 
     letters = string.printable[:95].replace('&', '')
     texts = [''.join(rng.choices(letters, k=rng.randint(0, 40))) for _ in range(500)]
     repaired = []
-    monkeypatch.setattr(tokenizer_module.ftfy, 'fix_text', lambda t: repaired.append(t) or t)
-    fast = [tokenizer_module._clean(text) for text in texts]
+    monkeypatch.setattr(cleaning.ftfy, 'fix_text', lambda t: repaired.append(t) or t)
+    fast = [cleaning.clean(text) for text in texts]
     assert not repaired  # the short cut was taken
     monkeypatch.undo()
-    full = [tokenizer_module.html.unescape(tokenizer_module.ftfy.fix_text(t)) for t in texts]
+    full = [cleaning.html.unescape(cleaning.ftfy.fix_text(t)) for t in texts]
     assert fast == [' '.join(text.split()).lower() for text in full]
 
 
@@ -183,7 +184,7 @@ def test_registry() -> None:
 def test_no_threads_and_no_warning_around_a_fork() -> None:
     script = """
 import os
-from mmslip.datasets.tokenizer import CLIPTokenizer
+from mmslip.datasets.text.tokenizer import CLIPTokenizer
 count = lambda: len(os.listdir('/proc/self/task'))
 before = count()
 tokenizer = CLIPTokenizer()
@@ -233,9 +234,33 @@ def test_missing_or_short_merges_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='give `merges_file` the path'):
         CLIPTokenizer(merges_file=tmp_path / 'none.txt.gz')
     short = tmp_path / 'short.txt.gz'
-    short.write_bytes(tokenizer_module.gzip.compress(b'#version\na b\n'))
+    short.write_bytes(gzip.compress(b'#version\na b\n'))
     with pytest.raises(ValueError, match='holds 1 merges, 48894 are needed'):
         CLIPTokenizer(merges_file=short)
+    damaged = tmp_path / 'damaged.txt.gz'
+    for content in (b'\x1f\x8bmerges', gzip.compress(b'#version\na b\n')[:-9], b'\xff\n'):
+        damaged.write_bytes(content)
+        with pytest.raises(ValueError, match='is no table of merges, or a damaged one'):
+            CLIPTokenizer(merges_file=damaged)
+
+
+@pytest.mark.parametrize('num_merges', [-1, 2.5, '9'])
+def test_wrong_number_of_merges(num_merges: object) -> None:
+    with pytest.raises(ValueError, match='num_merges must be an integer of at least 0'):
+        CLIPTokenizer(num_merges=num_merges)
+
+
+def test_fewer_merges_keep_the_ids_and_leave_rare_words_in_pieces() -> None:
+    whole, short = CLIPTokenizer(), CLIPTokenizer(context_length=8, num_merges=4000)
+    assert (short.vocab_size, short.start_id, short.end_id) == (4514, 4512, 4513)
+    # A word whose merges are all among the first has the same ids.
+    assert short.encode('a red cat') == whole.encode('a red cat')
+    rare = short.encode('ophiuchus')
+    assert len(rare) > len(whole.encode('ophiuchus'))
+    assert max(rare) < short.start_id
+    assert short.decode(rare) == 'ophiuchus'
+    assert short('cat').tolist() == [[4512, *whole.encode('cat'), 4513, 0, 0, 0, 0, 0]]
+    assert CLIPTokenizer(num_merges=0).encode('ab') == [64, 256 + 65]  # single bytes
 
 
 def test_decode_errors(tokenizer: CLIPTokenizer) -> None:

@@ -187,9 +187,10 @@ def test_jitter_keeps_its_input_and_views_apart() -> None:
     np.testing.assert_array_equal(image, before)
 
     jitter = dict(type='mmslip.ColorJitter', brightness=0.4, contrast=0.4, hue=0.1)
-    views = dict(type='MultiView', num_views=[2, 1], transforms=[[jitter], []])
+    views = dict(type='mmslip.SLIPViews', image=[], ssl=[jitter])
     with seeded(4):
-        one, two, plain = TRANSFORMS.build(views)(dict(img=image))['img']
+        results = TRANSFORMS.build(views)(dict(img=image))
+    (one, two), plain = results['views'], results['image']
     np.testing.assert_array_equal(plain, before)
     assert difference(one, before).mean() > 3
     assert difference(two, before).mean() > 3
@@ -281,10 +282,81 @@ def test_every_caption_is_drawn() -> None:
     assert cat['text_ids'].dtype == torch.int64
 
 
+@pytest.mark.parametrize(
+    ('number', 'counts'), [(2, {0, 1}), (5, {1}), (7, {1, 2}), (10, {2}), (13, {2, 3})]
+)
+def test_several_captions_come_in_rounds(number: int, counts: set[int]) -> None:
+    transform = TokenizeCaption(number=number)
+    captions = [f'picture {name}' for name in 'abcde']
+    orders = set()
+    for seed in range(20):
+        with seeded(seed):
+            out = transform(dict(text=list(captions)))
+        orders.add(tuple(out['text']))
+        found = Counter(out['text'])
+        assert {found[caption] for caption in captions} == counts
+        assert out['text_ids'].equal(transform.tokenizer(out['text']))
+        assert out['text_ids'].shape == (number, 77)
+    assert len(orders) > 10
+
+
+def test_one_caption_is_repeated() -> None:
+    assert TokenizeCaption(number=3)(dict(text='a cat'))['text'] == ['a cat'] * 3
+
+
+def test_weights_are_those_of_places() -> None:
+    """The last one holds for all that follow; drawn first, a heavy one is there in most pairs."""
+    one, two = (TokenizeCaption(number=n, weights=(6, 1)) for n in (1, 2))
+    captions, found, pairs = list('abcd'), Counter(), Counter()
+    with seeded(0):
+        for _ in range(900):
+            found[one(dict(text=captions))['text']] += 1
+            pairs.update(two(dict(text=captions))['text'])
+    assert 550 <= found['a'] <= 650  # 600 of 900 expected, standard deviation 14
+    assert min(found[name] for name in 'bcd') >= 70  # 100 of each
+    # 2/3, and 1/3 x 6/8 as the second: 11/12.
+    assert pairs['a'] == pytest.approx(825, abs=30)
+    assert max(pairs.values()) <= 900  # never twice
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(number=0), 'number of TokenizeCaption is 0'),
+        (dict(weights=()), 'weights'),
+        (dict(weights=(1, 0)), 'finite and above zero'),
+    ],
+)
+def test_unusable_draws(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenizeCaption(**arguments)
+
+
+def test_keys_are_of_image_and_caption() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+
+    def keys(text: str | list[str], **names: str) -> list[int]:
+        return PackSLIPInputs()(dict(img=image, text=text, text_ids=0, **names))['inputs']['keys']
+
+    first = keys('A  cat', img_path='a/1.jpg')
+    assert first.dtype == torch.int64
+    assert first.shape == (2,)
+    same = keys(['a cat', 'a dog'], img_path='a/1.jpg')
+    assert same.shape == (3,)
+    assert same[:2].equal(first)  # captions are clean
+    assert len({*first.tolist(), *same.tolist()}) == 3
+    other = keys('a cat', img_name='shard.tar/1.jpg')
+    assert other[1] == first[1]
+    assert other[0] != first[0]
+    assert keys('a cat')[0] == keys('a dog')[0]  # nameless: by their pixels
+    image = image + 1
+    assert keys('a cat')[0] != keys('a cat', img_path='a/1.jpg')[0]
+
+
 @pytest.mark.parametrize('text', ['', ' \n', ['', ' ']])
 @pytest.mark.parametrize('key', ['img_name', 'img_path'])
 def test_empty_caption_names_the_sample(text: str | list[str], key: str) -> None:
-    with pytest.raises(ValueError, match=r'caption of here/7.jpg \(sample 5\) is empty.* Remove'):
+    with pytest.raises(ValueError, match=r'here/7.jpg \(sample 5\) has no caption: .* Remove'):
         TokenizeCaption()({'text': text, key: 'here/7.jpg', 'sample_idx': 5})
 
 
@@ -299,31 +371,28 @@ def test_packing() -> None:
 
     one = PackSLIPInputs()(dict(img=views[0], text_ids=ids))
     assert set(one) == {'inputs'}
-    assert set(one['inputs']) == {'image', 'text'}
+    assert set(one['inputs']) == {'image', 'text', 'keys'}
     assert one['inputs']['image'].dtype == torch.uint8
     assert one['inputs']['image'].tolist() == channels_first(views[0])
     assert one['inputs']['text'].equal(ids)
 
-    three = PackSLIPInputs()(dict(img=views, text_ids=ids))['inputs']
-    assert set(three) == {'image', 'views', 'text'}
+    three = PackSLIPInputs()(dict(image=views[0], views=views[1:], text_ids=ids))['inputs']
+    assert set(three) == {'image', 'views', 'text', 'keys'}
     assert three['image'].tolist() == channels_first(views[0])
     assert [view.tolist() for view in three['views']] == [channels_first(v) for v in views[1:]]
 
-    two = PackSLIPInputs()(dict(img=views[:2]))['inputs']
+    two = PackSLIPInputs()(dict(views=views[:2]))['inputs']
     assert set(two) == {'views'}
     assert [view.tolist() for view in two['views']] == [channels_first(v) for v in views[:2]]
 
-    none = PackSLIPInputs(ssl_views=0)(dict(img=views[2:]))['inputs']
-    assert none['image'].tolist() == channels_first(views[2])
-    assert none.get('views', []) == []
+    several = PackSLIPInputs()(dict(image=views[:2]))['inputs']
+    assert [view.tolist() for view in several['image']] == [channels_first(v) for v in views[:2]]
 
 
-@pytest.mark.parametrize(('number', 'ssl_views'), [(1, 2), (4, 2), (0, 2), (3, 1)])
-def test_packing_refuses_other_numbers_of_views(number: int, ssl_views: int) -> None:
-    views = [np.zeros((2, 2, 3), np.uint8)] * number
-    message = rf'made {number} views, but PackSLIPInputs\(ssl_views={ssl_views}\) .* `num_views`'
-    with pytest.raises(ValueError, match=message):
-        PackSLIPInputs(ssl_views)(dict(img=views))
+def test_packing_refuses_views_of_no_half() -> None:
+    """The list that mmpretrain's MultiView makes."""
+    with pytest.raises(ValueError, match='list of 3 views: make them by mmslip'):
+        PackSLIPInputs()(dict(img=[np.zeros((2, 2, 3), np.uint8)] * 3))
 
 
 def test_packing_of_an_evaluation_sample() -> None:
@@ -353,7 +422,7 @@ def test_emoji_pipeline_and_preprocessor(make_pairs: Callable[..., Path]) -> Non
     dataset = ImageTextDataset(
         'pairs.jsonl', data_root=str(make_pairs(4)), data_prefix=dict(img_path='images')
     )
-    pipeline = Compose(cfg.train_pipeline)
+    pipeline = Compose(cfg.train_dataloader.dataset.pipeline)
     with seeded(0):
         items = [pipeline(dataset.get_data_info(index)) for index in range(4)]
     for item in items:
@@ -368,6 +437,7 @@ def test_emoji_pipeline_and_preprocessor(make_pairs: Callable[..., Path]) -> Non
     batch = default_collate(items)
     raw = {key: batch['inputs'][key] for key in ('image', 'views', 'text')}
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    preprocessor.trim_text = MODELS.build(cfg.model.text_backbone).trim  # as SLIP sets it
     out = preprocessor(batch, training=True)['inputs']
     np.testing.assert_allclose(out['image'], normalise(raw['image']), atol=1e-5)
     assert out['image'].dtype == torch.float32
@@ -388,7 +458,7 @@ def test_preprocessor_values_and_switches() -> None:
     out = SLIPDataPreprocessor()(data)
     expected = [(30 - 123.675) / 58.395, (20 - 116.28) / 57.12, (10 - 103.53) / 57.375]
     np.testing.assert_allclose(out['inputs']['image'].flatten(), expected, rtol=1e-6)
-    assert out['inputs']['text'].tolist() == [[49406, 5, 49407, 0], [49406, 5, 6, 49407]]
+    assert out['inputs']['text'].equal(text)  # a tower has its own rule, the default is none
     assert out['data_samples'] is None
     # What came in is as it was.
     assert data['inputs']['text'].shape == (2, 5)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmslip.datasets import zip_member
-from mmslip.datasets.faults import BadSampleError, MissingImageError
-from mmslip.datasets.zip_member import read_member
+from mmslip.datasets.io import zip_member
+from mmslip.datasets.io.faults import BadSampleError, MissingImageError
+from mmslip.datasets.io.zip_member import read_member
 
 # Names that end or start as others do.
 NAMES = ['5678.jpg', '678.jpg', '678.jpg.bak', 'a/678.jpg', '78.jpg', '8.jpg', 'empty.jpg']

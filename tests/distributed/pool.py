@@ -1,31 +1,50 @@
-"""Run a function in several gloo processes on one machine."""
+"""Run a function in several processes on one machine."""
 
 import multiprocessing
 import tempfile
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
-_CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload(['torch', 'mmslip.engine', 'mmslip.models'])
+_PREPARED = ['torch', 'mmslip.engine', 'mmslip.models']
 
 
-def run(function: Callable, world_size: int, *args: Any) -> list:
+def context_for(device: str) -> BaseContext:
+    """How processes start: prepared where they can be, which takes a GPU from them."""
+    if device == 'cuda':
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(_PREPARED)
+    return context
+
+
+def run(
+    function: Callable, world_size: int, *args: Any, device: str = 'cpu', backend: str = 'gloo'
+) -> list:
     """Call ``function(rank, world_size, *args)`` in ``world_size`` processes.
+
+    Args:
+        function: Importable.
+        world_size: Number of processes.
+        *args: Further arguments of the function.
+        device: What the processes may use; on ``'cuda'`` all share the first one.
+        backend: Of the process group.
 
     Returns:
         What each rank returned, in rank order.
     """
-    results = _CONTEXT.SimpleQueue()
+    context = context_for(device)
+    results = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            _CONTEXT.Process(
+            context.Process(
                 target=_worker,
-                args=(results, folder, function, rank, world_size, args),
+                args=(results, folder, function, rank, world_size, args, backend),
                 daemon=True,
             )
             for rank in range(world_size)
@@ -46,11 +65,11 @@ class _Failure:
         self.text = text
 
 
-def _worker(results, folder, function, rank, world_size, args) -> None:
+def _worker(results, folder, function, rank, world_size, args, backend) -> None:
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
-            'gloo', init_method=f'file://{Path(folder, "store")}', rank=rank, world_size=world_size
+            backend, init_method=f'file://{Path(folder, "store")}', rank=rank, world_size=world_size
         )
         outcome = function(rank, world_size, *args)
         dist.barrier()
@@ -63,7 +82,7 @@ def _worker(results, folder, function, rank, world_size, args) -> None:
 
 def _to_numpy(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
+        return value.detach().cpu().numpy()
     if isinstance(value, dict):
         return {key: _to_numpy(item) for key, item in value.items()}
     return value

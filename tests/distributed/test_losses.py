@@ -1,7 +1,6 @@
 """Losses and gradients over processes against one process, naive loops and the official numbers."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmslip.models.losses import clip_loss, info_nce, simclr_loss
+from mmslip.models.losses import blocks, clip_loss, info_nce, simclr_loss
 from tests.distributed.pool import run
 
-# The module, whose name in the package is that of its function.
-info_nce_module = sys.modules[info_nce.__module__]
 REFERENCE = np.load(Path(__file__).parents[1] / 'data' / 'slip_loss_distributed.npz')
 NAMES = ('image_embed', 'text_embed', 'aug1_embed', 'aug2_embed')
 
@@ -185,14 +182,14 @@ def test_blocks_have_the_values_of_the_whole(monkeypatch, rows):
         return [*values, x.grad, scale.grad]
 
     whole = losses()
-    monkeypatch.setattr(info_nce_module, '_MAX_LOGITS', 34 * rows)
+    monkeypatch.setattr(blocks, '_MAX_LOGITS', 34 * rows)
     for found, expected in zip(losses(), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_logits_are_never_held_whole(monkeypatch):
     """Neither forward nor backward makes a tensor beyond a block; 64 x 128 would be the whole."""
-    monkeypatch.setattr(info_nce_module, '_MAX_LOGITS', 1024)
+    monkeypatch.setattr(blocks, '_MAX_LOGITS', 1024)
     assert largest_tensor(0, 1, 64) == 1024
 
 

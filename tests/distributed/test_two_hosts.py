@@ -38,16 +38,12 @@ model = dict(
 )
 pipeline = [
     dict(type='mmslip.LoadImage'),
-    dict(
-        type='mmslip.MultiView',
-        num_views=[1],
-        transforms=[[dict(type='mmslip.RandomResizedCrop', scale=size)]],
-    ),
+    dict(type='mmslip.SLIPViews', size=size, image_crop=(0.08, 1.0), ssl_views=0),
     dict(
         type='mmslip.TokenizeCaption',
         tokenizer=dict(type='mmslip.CLIPTokenizer', context_length=16),
     ),
-    dict(type='mmslip.PackSLIPInputs', ssl_views=0),
+    dict(type='mmslip.PackSLIPInputs'),
 ]
 train_dataloader = dict(
     batch_size={batch},
@@ -117,7 +113,7 @@ class Host:
         ip('-n', self.name, 'link', 'set', self.link, 'up')
 
     def train(self, config: Path, work_dir: Path, first: 'Host') -> subprocess.Popen:
-        """What a person types on this host."""
+        """Command that a person types on this host."""
         env = environment(config.parent)
         env.update(
             NNODES='2',

@@ -1,21 +1,25 @@
 """`--resume` finds the newest checkpoint that is whole."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-import mmslip.engine.checkpoint
 from mmslip.engine import AutoResumeHook
-from mmslip.engine.checkpoint import newest_checkpoint, whole_checkpoints
-from tests.crashing import ITER_LOOP, make_runner, trace
+from mmslip.engine.checkpointing.find import newest_checkpoint, next_session, whole_checkpoints
+from tests.crashing import ITER_LOOP, make_runner, start, trace
 from tests.distributed import pool
 from tests.engine.test_checkpoint import PAYLOADS
 
 
-def save(path: Path, saved_at: float | None = None, step: int = 1, **more: object) -> Path:
-    meta = dict(epoch=0, iter=step, **({} if saved_at is None else dict(saved_at=saved_at)))
+def save(
+    path: Path, saved_at: object = None, step: int = 1, session: object = None, **more: object
+) -> Path:
+    notes = dict(saved_at=saved_at, session=session)
+    notes = {key: value for key, value in notes.items() if value is not None}
+    meta = dict(epoch=0, iter=step, **notes)
     weights = dict(w=torch.arange(10_000.0))
     torch.save(dict(meta=meta, state_dict=weights, message_hub={}, **more), path)
     return path
@@ -37,8 +41,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_newest_by_what_the_files_say(tmp_path: Path) -> None:
-    for name, time in (('epoch_1', 30), ('iter_9', 20), ('iter_100', 10)):
-        save(tmp_path / f'{name}.pth', 1e9 + time)
+    for name, moment in (('epoch_1', 30), ('iter_9', 20), ('iter_100', 10)):
+        save(tmp_path / f'{name}.pth', 1e9 + moment)
     os.utime(tmp_path / 'iter_9.pth', (2e9, 2e9))  # copied last
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
     save(tmp_path / 'best_score_epoch_9.pth', 1e9 + 99)
@@ -48,10 +52,75 @@ def test_newest_by_what_the_files_say(tmp_path: Path) -> None:
 
 
 def test_without_a_note_the_date_of_the_file_counts(tmp_path: Path) -> None:
-    for name, time in (('a', 2e9), ('b', 1e9)):
-        os.utime(save(tmp_path / f'{name}.pth'), (time, time))
+    for name, moment in (('a', 2e9), ('b', 1e9)):
+        os.utime(save(tmp_path / f'{name}.pth'), (moment, moment))
     save(tmp_path / 'c.pth', 1.5e9)
     assert names(tmp_path) == ['a.pth', 'c.pth', 'b.pth']
+
+
+@pytest.mark.parametrize('clock', [4e9, 1e300, float('inf'), float('nan'), 'noon', [1], True])
+def test_no_clock_chooses_another_step(tmp_path: Path, clock: object) -> None:
+    save(tmp_path / 'a.pth', clock, step=5)
+    save(tmp_path / 'b.pth', 1e9, step=10)
+    assert names(tmp_path) == ['b.pth', 'a.pth']
+    # Nor the time of the same step: the file's date stands in.
+    os.utime(save(tmp_path / 'c.pth', clock, step=10), (9e8, 9e8))
+    if clock is not True:
+        assert names(tmp_path) == ['b.pth', 'c.pth', 'a.pth']
+
+
+def test_later_starts_come_before_later_steps(tmp_path: Path) -> None:
+    """A run has gone back to step 10 by its name, and was killed at 15."""
+    save(tmp_path / 'iter_10.pth', step=10, session=1)
+    save(tmp_path / 'iter_20.pth', 2e9, step=20, session=1)
+    save(tmp_path / 'iter_15.pth', 1e9, step=15, session=2)
+    save(tmp_path / 'odd.pth', 1e9, step=99, session='last')
+    assert names(tmp_path) == ['iter_15.pth', 'iter_20.pth', 'iter_10.pth', 'odd.pth']
+    assert next_session([tmp_path]) == 3
+
+
+def test_going_back_by_name_and_on(tmp_path: Path) -> None:
+    loop = dict(by_epoch=False, max_iters=8)
+    make_runner(tmp_path, loop, interval=1).train()
+    torch.save(torch.load(tmp_path / 'iter_8.pth', weights_only=True), tmp_path / 'abandoned.pth')
+    path = tmp_path / 'somewhere.pth'
+    checkpoint = torch.load(tmp_path / 'iter_8.pth', weights_only=True)
+    assert checkpoint['meta']['session'] == 1
+    checkpoint['meta'].update(iter=2)
+    torch.save(checkpoint, path)
+    loop['max_iters'] = 4
+    make_runner(tmp_path, loop, interval=1, resume=True, load_from=str(path)).train()
+    assert newest_checkpoint([tmp_path]).name in ('iter_4.pth', 'epoch_1.pth')
+    assert torch.load(tmp_path / 'iter_4.pth', weights_only=True)['meta']['session'] == 2
+
+
+def test_one_run_in_a_folder(tmp_path: Path) -> None:
+    """A second one leaves it as it is; the first one's end, or death, lets it in."""
+    process = start(tmp_path, act=lambda runner: time.sleep(60))
+    while not (tmp_path / 'trace').exists():
+        time.sleep(0.01)
+    part = tmp_path / '.iter_2.1234.part.pth'
+    part.touch()  # the first one is writing it
+    for resume in (False, True):
+        with pytest.raises(
+            RuntimeError, match=rf'training in {tmp_path} .process {process.pid} of'
+        ):
+            make_runner(tmp_path, resume=resume).train()
+    assert part.exists()
+    process.kill()
+    process.join()
+    make_runner(tmp_path, dict(by_epoch=False, max_iters=1), resume=True).train()
+    assert not part.exists()
+    make_runner(tmp_path, dict(by_epoch=False, max_iters=2), resume=True).train()
+
+
+def test_a_run_that_failed_lets_the_next_of_its_process_in(tmp_path: Path) -> None:
+    def fail(runner) -> None:
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            make_runner(tmp_path, act=fail).train()
 
 
 def test_of_the_same_moment_the_later_step(tmp_path: Path) -> None:
@@ -66,7 +135,7 @@ def test_what_is_not_whole_is_passed_by_and_told(
 ) -> None:
     told = []
     monkeypatch.setattr(
-        mmslip.engine.checkpoint, 'print_log', lambda text, *args, **kwargs: told.append(text)
+        'mmslip.engine.checkpointing.find.print_log', lambda text, *_, **__: told.append(text)
     )
     save(tmp_path / 'good.pth', 1e9)
     bad, mark = tmp_path / 'bad.pth', tmp_path / 'executed'
@@ -173,7 +242,7 @@ def test_each_hook_keeps_its_own_files(tmp_path: Path) -> None:
 
 
 def _choose(rank: int, world_size: int, folder: str) -> list[object]:
-    """What each rank goes on from; the second sees files of its own."""
+    """Checkpoint that each rank goes on from; the second sees files of its own."""
     found = []
     for part in ('whole', 'damaged', 'none'):
         work_dir = Path(folder, part, str(rank))

@@ -5,6 +5,7 @@ import collections
 import os
 import pickle
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmslip.engine.checkpoint import load_checkpoint_file
-from mmslip.engine.hooks import PlainCheckpointHook
+from mmslip.engine import PlainCheckpointHook
+from mmslip.engine.checkpointing.find import read_checkpoint
+from mmslip.weights.safe import load_checkpoint_file
 
 
 class Call:
@@ -66,7 +68,7 @@ def test_payload_does_not_run(tmp_path: Path, name: str, legacy: bool) -> None:
         if name == 'getattr':
             # Every step of the chain is replaced by an inert object.
             loaded = load(path)
-            assert type(loaded['extra']).__module__ == 'mmslip.engine.checkpoint'
+            assert type(loaded['extra']).__module__ == 'mmslip.weights.safe'
             assert not vars(loaded['extra'])
             assert loaded['state_dict']['w'].tolist() == [1, 1]
         else:
@@ -90,6 +92,18 @@ def test_refusal_names_the_object(tmp_path: Path, name: str, named: str) -> None
     with pytest.raises(RuntimeError, match=f'plain values. .*{named}') as caught:
         load_checkpoint_file(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_torchscript_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    path = tmp_path / 'epoch_1.pth'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name in ('data.pkl', 'constants.pkl', 'version'):
+            archive.writestr(f'epoch_1/{name}', pickle.dumps(PAYLOADS['exec'](str(tmp_path / 'x'))))
+    with pytest.raises(RuntimeError, match=r'was refused: it is a TorchScript archive') as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert not {'damaged', 'weights_only'} & {*str(caught.value).split()}
+    assert not (tmp_path / 'x').exists()
 
 
 def test_file_that_is_cut_or_missing(tmp_path: Path) -> None:
@@ -179,7 +193,7 @@ def test_stock_mmengine_checkpoint_loads(tmp_path: Path, legacy: bool) -> None:
         assert loaded['message_hub']['runtime_info'] == {'iter': 3}
         # The buffer is a husk.
         buffer = loaded['message_hub']['log_scalars']['train/loss']
-        assert type(buffer).__module__ == 'mmslip.engine.checkpoint'
+        assert type(buffer).__module__ == 'mmslip.weights.safe'
         assert not vars(buffer)
     # The permission ends with the call.
     with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):

@@ -1,8 +1,6 @@
 """Compiled blocks: the same values, one graph, and no compilation after the warm-up."""
 
 import copy
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +11,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from mmslip.engine import CompileHook, GradientCheckpointHook
-from mmslip.engine.hooks.compile import compile_blocks
+from mmslip.cli import train
+from mmslip.engine import SpeedHook
 
 ROOT = Path(__file__).parents[2]
 # Traces as the default does, backward pass included, and runs PyTorch's own kernels.
@@ -37,6 +35,10 @@ def batch(length: int, size: int = 4) -> dict:
     text[:, -1] = 49407
     image, *views = torch.randn(3, size, 3, 32, 32, generator=generator)
     return dict(image=image, views=views, text=text)
+
+
+def speed_up(model: nn.Module, backend: str = BACKEND, **options: object) -> None:
+    SpeedHook(backend=backend, **options).before_train(SimpleNamespace(model=model))
 
 
 def step(model: nn.Module, inputs: dict) -> tuple[Tensor, list[Tensor]]:
@@ -63,7 +65,7 @@ def backbone(**changes: object) -> dict:
 
 def test_values_and_number_of_compilations(make_slip):
     model, plain = make_slip(backbone=backbone()), make_slip(backbone=backbone())
-    compile_blocks(model, backend=BACKEND)
+    speed_up(model, compile=True)
     assert model.state_dict().keys() == plain.state_dict().keys()
     compiled = []
     for length in (9, 7, 12, 16, 5, 3):
@@ -84,10 +86,7 @@ def test_smaller_views_and_recomputation(make_slip, recompute):
     models = []
     for compiled in (True, False):
         model = make_slip(**changes, chunk_size=2 if recompute == 'chunks' else None)
-        if compiled:
-            compile_blocks(model, backend=BACKEND if recompute == 'chunks' else 'eager')
-        if recompute == 'blocks':
-            GradientCheckpointHook().before_train(SimpleNamespace(model=model))
+        speed_up(model, compile=compiled, recompute=recompute == 'blocks')
         models.append(model)
     compiled = []
     for length in (9, 7, 12):
@@ -105,7 +104,7 @@ def test_smaller_views_and_recomputation(make_slip, recompute):
 
 def test_drop_path_does_not_break_the_graph(make_slip):
     model = make_slip(backbone=backbone(drop_path_rate=0.2), ssl=None)
-    compile_blocks(model, backend='eager')
+    speed_up(model, compile=True, backend='eager')
     inputs = batch(7)
     model.embed(inputs)
     assert graphs() == 5  # image blocks: one without drop path, two with it; text blocks
@@ -115,7 +114,7 @@ def test_drop_path_does_not_break_the_graph(make_slip):
 
 def test_a_copy_has_its_own_weights(make_slip):
     model = make_slip(ssl=None)
-    compile_blocks(model, backend='eager')
+    speed_up(model, compile=True, backend='eager')
     inputs = batch(7)
     before = model.eval().embed(inputs)
     copied = copy.deepcopy(model)
@@ -129,22 +128,21 @@ def test_a_copy_has_its_own_weights(make_slip):
 def test_the_hook_reaches_into_a_wrapped_model(make_slip):
     model = make_slip()
     wrapped = nn.parallel.DataParallel(model)  # of the kind that mmengine knows as a wrapper
-    CompileHook(backend='eager').before_run(SimpleNamespace(model=wrapped))
+    speed_up(wrapped, compile=True, backend='eager')
     model.embed(batch(7))
     assert graphs() == 4
-    with pytest.raises(ValueError, match='has no block of type Bottleneck'):
-        compile_blocks(model, ['Bottleneck'])
+    with pytest.raises(ValueError, match='no block of type Bottleneck'):
+        speed_up(model, compile=True, block_types=['Bottleneck'])
 
 
-def test_the_command_line_adds_the_hook(monkeypatch):
-    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools' / 'train.py')
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+def test_the_command_line_sets_the_hook():
     config = ROOT / 'configs' / 'slip' / 'slip_vit-tiny_emoji.py'
-    hooks = []
-    for options in ([], ['--compile']):
-        monkeypatch.setattr(sys, 'argv', ['train.py', str(config), *options])
+    for options, compiled in (([], None), (['--compile'], True)):
         cfg = Config.fromfile(config)
-        train.apply_args(cfg, train.parse_args())
-        hooks.append([hook.type for hook in cfg.custom_hooks])
-    assert hooks[1] == [*hooks[0], 'mmslip.CompileHook']
+        train.apply_args(cfg, train.parse_args([str(config), *options]))
+        assert cfg.default_hooks.speed.get('compile') is compiled
+    # One that does not stand on the default runtime.
+    cfg = Config.fromfile(config)
+    del cfg.default_hooks['speed']
+    train.apply_args(cfg, train.parse_args([str(config), '--compile']))
+    assert cfg.default_hooks.speed == dict(type='mmslip.SpeedHook', compile=True)

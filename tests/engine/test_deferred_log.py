@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmslip.engine import DeferredRuntimeInfoHook
+from mmslip.engine.hooks import deferred_log
+from tests.distributed.pool import run
 
 STEPS = 7  # of an epoch
 LOOPS = dict(
@@ -32,11 +34,34 @@ def test_nothing_is_read_between_log_lines():
         **dict(epoch=0, iter=0, max_epochs=1, max_iters=STEPS),
     )
     hook.before_train(runner)
+    hook.after_train_iter(runner, 0, None, dict(loss=torch.tensor(3.0)))  # shown at once
+    assert runner.message_hub.get_scalar('train/loss').current() == 3.0
     outputs = dict(loss=torch.empty((), device='meta'), acc=torch.empty((), device='meta'))
-    for batch_idx in range(2):
-        hook.after_train_iter(runner, batch_idx, None, outputs)
+    hook.after_train_iter(runner, 1, None, outputs)
     with pytest.raises((RuntimeError, NotImplementedError), match='meta'):
         hook.after_train_iter(runner, 2, None, outputs)
+
+
+@pytest.mark.parametrize(('seconds', 'readings'), [(0.5, [0, 4, 8]), (3.0, [0, 1, 2])])
+def test_values_are_read_about_every_two_seconds(monkeypatch, seconds, readings):
+    now = [0.0]
+    monkeypatch.setattr(deferred_log, 'time', SimpleNamespace(monotonic=lambda: now[0]))
+    hook = DeferredRuntimeInfoHook()
+    hub = MessageHub.get_instance(f'deferred-{seconds}')
+    runner = SimpleNamespace(
+        hooks=[hook, LoggerHook(interval=100)],
+        message_hub=hub,
+        train_dataloader=DataLoader(range(1000)),
+        **dict(epoch=0, iter=0, max_epochs=1, max_iters=1000),
+    )
+    hook.before_train(runner)
+    seen = []
+    for step in range(9):
+        now[0] += seconds
+        hook.after_train_iter(runner, step, None, dict(loss=torch.tensor(float(step))))
+        if hub.get_scalar('train/loss').current() == step:
+            seen.append(step)
+    assert seen[:3] == readings
 
 
 class Model(BaseModel):
@@ -92,3 +117,25 @@ def test_the_log_is_that_of_mmengine(loop, interval, tmp_path):
     steps = dict(epochs=2 * STEPS, iterations=STEPS - 2)[loop]
     assert len(set(values['train/loss'])) == steps
     assert log
+
+
+def means(rank: int, world_size: int) -> list[float]:
+    """Values that each process logs of losses 1, 2, ... of the first, 11, 12, ... of the second."""
+    hook = DeferredRuntimeInfoHook()
+    hub = MessageHub.get_instance(f'means_{rank}')
+    runner = SimpleNamespace(
+        hooks=[hook, LoggerHook(interval=3)],
+        message_hub=hub,
+        train_dataloader=DataLoader(range(STEPS)),
+        **dict(epoch=0, iter=0, max_epochs=1, max_iters=STEPS),
+    )
+    hook.before_train(runner)
+    for step in range(STEPS):
+        hook.after_train_iter(runner, step, None, dict(loss=torch.tensor(step + 1 + 10.0 * rank)))
+    return hub.log_scalars['train/loss'].data[0].tolist()
+
+
+@pytest.mark.dist
+def test_the_mean_of_all_processes_is_logged():
+    expected = [step + 1 + 5.0 for step in range(STEPS)]
+    assert run(means, 2) == [expected, expected]

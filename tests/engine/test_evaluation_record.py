@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the work folder: figures, and pictures of what it found."""
+"""Records of an evaluation in the work folder: figures, and pictures of what it found."""
 
 import json
 import math
@@ -79,6 +79,16 @@ def read_lines(runner: SimpleNamespace) -> list[dict]:
 def showcase(runner: SimpleNamespace, task: str) -> dict:
     path = Path(runner.work_dir, 'evaluation', task, 'showcase.json')
     return json.loads(path.read_text(encoding='utf-8'))
+
+
+def test_a_mean_of_one_set_is_no_figure(tmp_path: Path) -> None:
+    parts = [Pictures(4, task=task, classes=['a', 'b']) for task in ('pets', 'small')]
+    captioned = Pictures(9, task='coco')
+    metrics = {'zero_shot/pets_top1': 50.0, 'zero_shot/mean': 50.0}
+    for number, expected in ((1, ['top1']), (2, ['top1', 'mean'])):
+        runner = runner_of(tmp_path / str(number), *parts[:number], captioned)
+        lines = evaluate(runner, [], metrics, pictures=False)
+        assert [line['metric'] for line in lines] == expected
 
 
 def test_each_figure_is_a_line(tmp_path: Path) -> None:

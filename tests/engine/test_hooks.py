@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -30,7 +31,7 @@ from mmslip.engine import (
     StepSeedHook,
     ThroughputHook,
 )
-from mmslip.engine.hooks import retrieval_picture, step_seed, throughput
+from mmslip.engine.hooks import progress, retrieval_picture, step_seed, throughput
 
 
 def new_hub() -> MessageHub:
@@ -74,6 +75,24 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     assert step(0.25) == 32.0
     monkeypatch.setattr(throughput, 'get_world_size', lambda: 4)
     assert step(1.0) == 32.0
+
+
+def test_throughput_counts_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch whose captioned rows come first, too."""
+    clock = Clock(monkeypatch)
+    runner = SimpleNamespace(message_hub=new_hub())
+    monkeypatch.setattr(throughput, 'get_world_size', lambda: 2)
+    hook = ThroughputHook()
+    hook.before_train(runner)
+    clock.now += 0.5
+    views, image, text = torch.zeros(8, 3, 2, 2), torch.zeros(3, 3, 4, 4), torch.zeros(3, 5)
+    hook.after_train_iter(runner, 0, dict(inputs=dict(image=image, text=text, views=[views])))
+    scalars = dict(images_per_s=32, captioned=6, bare=10)
+    for name, value in scalars.items():
+        assert runner.message_hub.get_scalar(f'train/{name}').current() == value
+    clock.now += 0.5
+    hook.after_train_iter(runner, 1, dict(inputs=dict(image=views, text=views)))
+    assert len(runner.message_hub.get_scalar('train/bare').data[0]) == 1
 
 
 def test_throughput_leaves_out_validation_between_iterations(
@@ -129,7 +148,9 @@ class Pictures:
         return dict(img=np.full((2, 2, 3), index, np.uint8))
 
 
-def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor) -> list:
+def retrieval_run(
+    hook: RetrievalPictureHook, labels: list[int], scores: Tensor, folder: Path, step: int = 30
+) -> list:
     """Feed a validation to the hook; returns (name, image, step) of what it drew."""
     samples = []
     for index, (label, score) in enumerate(zip(labels, scores, strict=True)):
@@ -145,8 +166,9 @@ def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor)
             dataset=SimpleNamespace(datasets=[other, Pictures(len(labels))])
         ),
         visualizer=SimpleNamespace(add_image=lambda *args: drawn.append(args)),
-        epoch=2,
-        iter=30,
+        epoch=step // 15,
+        iter=step,
+        work_dir=str(folder),
     )
     hook.before_val_epoch(runner)
     hook.after_val_iter(runner, 0, {}, [stranger, *samples[:2]])
@@ -155,35 +177,80 @@ def retrieval_run(hook: RetrievalPictureHook, labels: list[int], scores: Tensor)
     return drawn
 
 
-def test_retrieval_ranks_the_images_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval_picture, 'draw_sheet', lambda rows, title, size: (title, rows))
-    scores = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Title and rows of every sheet that is drawn: texts, and (image, is right) of their hits."""
+    drawn = []
+
+    def draw_sheet(rows: list, title: str, size: int) -> np.ndarray:
+        found = [
+            (text, [(hit.picture.flat[0], hit.frame == 'tab:green') for hit in hits])
+            for text, hits in rows
+        ]
+        drawn.append((title, found))
+        return np.full((2, 3, 3), len(drawn), np.uint8)
+
+    monkeypatch.setattr(retrieval_picture, 'draw_sheet', draw_sheet)
+    return drawn
+
+
+SCORES = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.7], [0.3, 0.1, 0.6], [0.5, 0.4, 0.9]])
+
+
+def test_retrieval_ranks_the_images_of_its_task(sheets: list, tmp_path: Path) -> None:
     hook = RetrievalPictureHook('val', num_queries=2, topk=3)
     # The second validation forgets the first, of other scores.
-    for planted in (scores.flip(0), scores):
-        drawn = retrieval_run(hook, [1, 0, 0, 2], planted)
-    ((name, (title, rows), step),) = drawn
+    for planted in (SCORES.flip(0), SCORES):
+        ((name, picture, step),) = retrieval_run(hook, [1, 0, 0, 2], planted, tmp_path)
     assert (name, step) == ('retrieval_val', 30)
-    assert title == 'text-to-image retrieval, val, epoch 2, step 30'
-    found = [
-        (text, [(hit.picture.flat[0], hit.frame == 'tab:green') for hit in hits])
-        for text, hits in rows
+    assert sheets[-1] == (
+        'text-to-image retrieval, val, epoch 2, step 30',
+        [
+            ('c0', [(1, True), (3, False), (2, True)]),
+            ('c2', [(3, True), (1, False), (2, False)]),
+        ],
+    )
+    assert picture.shape == (2, 3, 3)
+    np.testing.assert_array_equal(mmcv.imread(tmp_path / 'retrieval_val.png'), picture)
+
+
+def test_retrieval_shows_the_start_beside_the_end(sheets: list, tmp_path: Path) -> None:
+    hook = RetrievalPictureHook('val', num_queries=2, topk=1, from_start=True)
+    validations = []
+    runner = SimpleNamespace(iter=0, val_loop=SimpleNamespace(run=lambda: validations.append(0)))
+    hook.before_train(runner)
+    ((_, picture, _),) = retrieval_run(hook, [1, 0, 0, 2], SCORES.flip(0), tmp_path, step=0)
+    assert picture.shape == (2, 3, 3)
+    # A run that goes on from a checkpoint neither validates nor forgets.
+    checkpoint = {}
+    hook.before_save_checkpoint(None, checkpoint)
+    hook = RetrievalPictureHook('val', num_queries=2, topk=1, from_start=True)
+    hook.after_load_checkpoint(None, checkpoint)
+    runner.iter = 15
+    hook.before_train(runner)
+    assert validations == [0]
+    ((_, picture, _),) = retrieval_run(hook, [1, 0, 0, 2], SCORES, tmp_path)
+    assert sheets[1:] == [
+        (
+            'text-to-image retrieval, val, before training',
+            [('c0', [(2, True)]), ('c2', [(0, False)])],
+        ),
+        (
+            'text-to-image retrieval, val, epoch 2, step 30',
+            [('c0', [(1, True)]), ('c2', [(3, True)])],
+        ),
     ]
-    assert found == [
-        ('c0', [(1, True), (3, False), (2, True)]),
-        ('c2', [(3, True), (1, False), (2, False)]),
-    ]
+    assert picture[0, :, 0].tolist() == [2, 2, 2, 3, 3, 3]  # two sheets, side by side
 
 
-def test_retrieval_over_fewer_images_than_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval_picture, 'draw_sheet', lambda rows, title, size: rows)
-    ((_, rows, _),) = retrieval_run(RetrievalPictureHook('val', 2, 8), [0, 1, 2], torch.eye(3))
-    assert [len(hits) for _, hits in rows] == [3, 3]
+def test_retrieval_over_fewer_images_than_columns(sheets: list, tmp_path: Path) -> None:
+    retrieval_run(RetrievalPictureHook('val', 2, 8), [0, 1, 2], torch.eye(3), tmp_path)
+    assert [len(hits) for _, hits in sheets[0][1]] == [3, 3]
 
 
-def test_retrieval_names_an_unknown_task() -> None:
+def test_retrieval_names_an_unknown_task(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='pets'):
-        retrieval_run(RetrievalPictureHook('pets', 2, 2), [0, 1, 2], torch.eye(3))
+        retrieval_run(RetrievalPictureHook('pets', 2, 2), [0, 1, 2], torch.eye(3), tmp_path)
 
 
 class Line(BaseModel):
@@ -252,34 +319,46 @@ def test_run_summary_names_existing_files(tmp_path: Path) -> None:
     lines = Lines()
     runner.logger.addHandler(lines)
     runner.train()
-    summary = lines.messages[-1]
-    best, picture, log, curves = re.fullmatch(
-        r'Done: best 42\.50 in (.*) \| picture (.*) \| log (.*) '
-        r'\| curves: tensorboard --logdir (.*)',
-        summary,
-    ).groups()
+    head, *rows = lines.messages[-1].splitlines()
+    assert head == 'Done: 6 steps.'
+    said = dict(row.split(maxsplit=1) for row in rows)
+    metric, score, _, best = said['best'].split()
+    assert (metric, score) == ('score', '42.50')
     assert Path(best).name == 'best_score_epoch_2.pth'
     assert Path(best).is_file()
-    assert Path(picture).is_file()
-    assert Path(picture).name == 'thing_6.png'  # the newest, after three epochs of two steps
-    assert 'Done: best 42.50' in Path(log).read_text(encoding='utf-8')
-    assert Path(curves) == tmp_path / 'work'
+    assert Path(said['last']).name == 'epoch_3.pth'
+    assert Path(said['picture']).is_file()
+    assert Path(said['picture']).name == 'thing_6.png'  # the newest, of three epochs of two steps
+    assert '42.50' in Path(said['log']).read_text(encoding='utf-8')
+    assert said['curves'] == f'tensorboard --logdir {tmp_path / "work"}'
+    assert [
+        line for line in lines.messages if line.startswith(('model', 'data', 'validation'))
+    ] == [
+        'model: Line, 0.0 M parameters on cpu',
+        'data: 2 samples in batches of 1 x 1: 2 steps an epoch, 6 steps in 3 epochs',
+        'validation: 2 samples, after every epoch',
+    ]
 
 
-def test_run_summary_without_score_and_picture(tmp_path: Path) -> None:
+def test_run_summary_without_score_and_picture(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = Lines()
     logger = logging.Logger('plain')
     logger.addHandler(lines)
     runner = SimpleNamespace(
         message_hub=new_hub(),
-        log_dir=str(tmp_path),
-        work_dir='work',
+        hooks=[],
+        iter=12345,
+        log_dir=str(tmp_path / 'work' / 'now'),
+        work_dir=str(tmp_path / 'work'),
         timestamp='2020',
         logger=logger,
     )
     RunSummaryHook().after_train(runner)
-    log = tmp_path / '2020.log'
-    assert lines.messages == [f'Done: log {log} | curves: tensorboard --logdir work']
+    log = Path('work', 'now', '2020.log')
+    assert lines.messages == [
+        f'Done: 12,345 steps.\n  log      {log}\n  curves   tensorboard --logdir work'
+    ]
 
 
 class Terminal(io.StringIO):
@@ -289,37 +368,63 @@ class Terminal(io.StringIO):
         return True
 
 
+SCALARS = dict(
+    time=0.5, loss=3.5, loss_clip=1.5, acc_clip=62.4, logit_scale=14.25, loss_ssl=2.0, acc_ssl=7.0
+)
+
+
 @pytest.fixture
-def progress_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[[io.StringIO], SimpleNamespace]:
+def progress_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
     """A runner whose logger writes to ``stream``, which stands in for the standard output."""
     for name in ('NO_COLOR', 'FORCE_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('TERM', 'xterm')
-    monkeypatch.setenv('COLUMNS', '160')
 
-    def make(stream: io.StringIO) -> SimpleNamespace:
+    def make(stream: io.StringIO, columns: int = 80) -> SimpleNamespace:
+        monkeypatch.setenv('COLUMNS', str(columns))
         monkeypatch.setattr(sys, 'stdout', stream)
+        monkeypatch.setattr(progress, '_REDRAW', -1)
         logger = logging.Logger('progress')
         logger.addHandler(logging.StreamHandler(stream))
         hub = new_hub()
-        for key, value in dict(loss_clip=1.5, acc_clip=62.4, images_per_s=120.2).items():
+        for key, value in SCALARS.items():
             hub.update_scalar(f'train/{key}', value)
-        return SimpleNamespace(logger=logger, message_hub=hub, iter=2, max_iters=10)
+        loader = DataLoader(range(40), batch_size=8)
+        return SimpleNamespace(
+            logger=logger,
+            message_hub=hub,
+            log_processor=SimpleNamespace(window_size=10),
+            **dict(val_dataloader=loader, test_dataloader=loader, iter=2, max_iters=10_000),
+        )
 
     return make
 
 
-def test_progress_draws_on_a_terminal(progress_runner: Callable) -> None:
+def drawn(terminal: io.StringIO) -> list[str]:
+    """All lines that a terminal has shown, those drawn over each other one after another."""
+    text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', terminal.getvalue())
+    return [line.rstrip() for line in re.split(r'[\r\n]+', text) if line]
+
+
+@pytest.mark.parametrize(
+    ('columns', 'rest'),
+    [
+        (40, ''),
+        (80, '  clip 1.500  ssl 2.000  acc_clip 62%'),
+        (120, '  clip 1.500  ssl 2.000  acc_clip 62%  acc_ssl 7%  scale 14.2'),
+    ],
+)
+def test_the_line_shows_step_time_and_speed(progress_runner: Callable, columns, rest) -> None:
     terminal = Terminal()
-    runner = progress_runner(terminal)
+    runner = progress_runner(terminal, columns)
     (handler,) = runner.logger.handlers
     hook = ProgressHook()
     hook.before_train(runner)
     assert handler.stream is sys.stdout is not terminal
-    hook.after_train_iter(runner, 0)
+    hook.after_train_iter(runner, 0, BATCHES['dict'])
     runner.logger.error('a line of the log')
-    runner.iter = 9
-    hook.after_train_iter(runner, 0)
+    runner.iter = 9_998
+    hook.after_train_iter(runner, 0, BATCHES['dict'])
     hook.after_train(runner)
 
     # The terminal is as it was.
@@ -328,23 +433,106 @@ def test_progress_draws_on_a_terminal(progress_runner: Callable) -> None:
     before = len(terminal.getvalue())
     runner.logger.error('afterwards')
     assert terminal.getvalue()[before:] == 'afterwards\n'
+    assert '\x1b[?25l' not in terminal.getvalue()  # the cursor is never hidden
 
-    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', terminal.getvalue())
-    assert 'a line of the log\n' in shown
-    last = next(line for line in shown.splitlines() if 'step 10/10' in line)
-    assert '100%' in last
-    assert 'clip 1.500  acc_clip 62%  120 img/s' in last
-    assert 'ssl' not in last
-    assert '\x1b[?25h' in terminal.getvalue()  # the cursor is visible again
+    assert f'step 3/10000  left 1:23:18  16 img/s{rest}' in drawn(terminal)
+    assert 'a line of the log' in drawn(terminal)
+    assert any(line.startswith('step 9999/10000  left 0:00  16') for line in drawn(terminal))
+    assert max(map(len, drawn(terminal))) < columns
 
 
-def test_progress_is_silent_in_a_file(progress_runner: Callable) -> None:
-    stream = io.StringIO()
-    runner = progress_runner(stream)
+def test_a_short_line_stands_for_that_of_the_logger(progress_runner: Callable) -> None:
+    terminal = Terminal()
+    runner = progress_runner(terminal)
     hook = ProgressHook()
     hook.before_train(runner)
-    hook.after_train_iter(runner, 0)
+    kept = Lines()
+    runner.logger.addHandler(kept)
+
+    def log(text: str) -> None:
+        record = runner.logger.makeRecord('x', logging.INFO, '/m/logger_hook.py', 1, text, (), None)
+        runner.logger.handle(record)
+
+    log('Epoch(train)  [1][3/9]  lr: 1.0  loss: 3.5')
+    runner.message_hub.update_scalar('train/loss_clip', 2.5)  # the mean of both is logged
+    hook.after_train_iter(runner, 0, BATCHES['dict'])
+    log('Epoch(val)  [1][9/9]  zero_shot/val_top1: 12.3')
+    hook.after_val_epoch(runner, {'a/top1': 12.345, 'a/top1_low': 10.0, 'a/top1_high': 15.0})
+    hook.after_train(runner)
+    shown = drawn(terminal)
+    assert not any('Epoch' in line for line in shown)
+    assert any(re.match(r'[\d:]{8}  step 3/10000  .*  clip 2.000  ssl 2', line) for line in shown)
+    assert any(re.fullmatch(r'[\d:]{8}  validation  a/top1 12.35', line) for line in shown)
+    assert len(kept.messages) == 2  # as the file has them
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_an_evaluation_has_progress(progress_runner: Callable, stage: str) -> None:
+    terminal, name = Terminal(), dict(val='validation', test='test')[stage]
+    runner = progress_runner(terminal)
+    hook = ProgressHook()
+    getattr(hook, f'before_{stage}')(runner)
+    getattr(hook, f'before_{stage}_epoch')(runner)
+    hook._started -= 8.0
+    for batch_idx in range(5):
+        getattr(hook, f'after_{stage}_iter')(runner, batch_idx, BATCHES['dict'], [])
+    getattr(hook, f'after_{stage}')(runner)
+    assert sys.stdout is terminal
+    shown = drawn(terminal)
+    assert shown[0] == f'{name}: preparing'
+    assert shown[1] == f'{name} 1/5  left 0:32  1.0 img/s'
+    assert shown[-1] == f'{name} 5/5: computing the metrics'
+
+
+def test_a_validation_within_training_leaves_its_line_to_it(progress_runner: Callable) -> None:
+    terminal = Terminal()
+    runner = progress_runner(terminal)
+    hook = ProgressHook()
+    hook.before_train(runner)
+    hook.before_val(runner)
+    hook.after_val(runner)
+    assert sys.stdout is not terminal
+    hook.after_train(runner)
+    assert sys.stdout is terminal
+
+
+def test_a_file_gets_plain_lines_now_and_then(progress_runner: Callable, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress, 'time', SimpleNamespace(monotonic=lambda: now[0]))
+    stream = io.StringIO()
+    runner = progress_runner(stream)
+    runner.logger.setLevel(logging.INFO)
+    hook = ProgressHook()
+    hook.before_train(runner)
+    for seconds in (10, 25, 25, 20):
+        now[0] += seconds
+        hook.after_train_iter(runner, 0, BATCHES['dict'])
+    hook.before_val(runner)
+    hook.before_val_epoch(runner)
+    for batch_idx in range(5):
+        now[0] += 20
+        hook.after_val_iter(runner, batch_idx, BATCHES['dict'], [])
+    hook.after_val(runner)
     hook.after_train(runner)
     assert sys.stdout is stream
     assert runner.logger.handlers[0].stream is stream
-    assert stream.getvalue() == ''
+    step = 'step 3/10000  left 1:23:18  16 img/s  clip 1.500  ssl 2.000  '
+    step += 'acc_clip 62%  acc_ssl 7%  scale 14.2\n'
+    assert stream.getvalue() == (
+        2 * step + 'validation 2/5  left 1:00  0.4 img/s\nvalidation 4/5  left 0:20  0.4 img/s\n'
+    )
+
+
+def test_only_the_main_process_draws(progress_runner: Callable, monkeypatch) -> None:
+    monkeypatch.setattr(progress, 'is_main_process', lambda: False)
+    terminal = Terminal()
+    runner = progress_runner(terminal)
+    hook = ProgressHook()
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0, BATCHES['dict'])
+    hook.before_val(runner)
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 4, BATCHES['dict'], [])
+    hook.after_val_epoch(runner, {})
+    hook.after_train(runner)
+    assert terminal.getvalue() == ''

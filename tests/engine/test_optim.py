@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmslip.engine import BF16OptimWrapper, NoDecay1dOptimWrapperConstructor
 from mmslip.models import SLIP
-from mmslip.models.adapters import FAMILIES
+from mmslip.weights import FORMATS
 
 OPTIMIZER = dict(type='AdamW', lr=1e-3, weight_decay=0.1)
 
@@ -53,7 +53,7 @@ def test_two_groups_by_the_official_rule(make_slip: Callable[..., SLIP]) -> None
 
     expected = {True: set(), False: set()}
     for official in official_names(2, 2):
-        (ours,), _ = FAMILIES['official_slip'].to_mmslip({official: torch.zeros(1)})
+        (ours,), _ = FORMATS['official_slip'].to_mmslip({official: torch.zeros(1)})
         spared = params[ours].ndim < 2 or any(part in official for part in ('bias', 'ln', 'bn'))
         expected[not spared].add(ours)
     assert set(decayed) == expected[True]
@@ -103,6 +103,22 @@ def test_learning_rates_by_depth(make_slip: Callable[..., SLIP]) -> None:
         assert lr == pytest.approx(rate), name
         assert decay == (0.1 if model.get_parameter(name).ndim >= 2 else 0.0), name
     assert len(groups) == 8  # four rates, with and without decay
+
+
+def test_learning_rates_of_parts(make_slip: Callable[..., SLIP]) -> None:
+    cfg = dict(constructor='mmslip.NoDecay1dOptimWrapperConstructor', optimizer=OPTIMIZER)
+    model = make_slip()
+    cfg['paramwise_cfg'] = dict(layer_decay_rate=0.5, lr_mult=dict(ssl=40.0, backbone=2.0))
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    rates = {id(param): group['lr'] for group in groups for param in group['params']}
+    found = {name: rates[id(param)] for name, param in model.named_parameters()}
+    assert found['ssl.neck.fc0.weight'] == pytest.approx(40 * 1e-3)
+    assert found['neck.weight'] == pytest.approx(1e-3)
+    assert found['backbone.ln1.weight'] == pytest.approx(2 * 1e-3)
+    assert found['backbone.cls_token'] == pytest.approx(2 * 1.25e-4)
+    cfg['paramwise_cfg'] = dict(lr_mult=dict(sll=40.0))
+    with pytest.raises(ValueError, match=r'lr_mult names sll, which is no part .* backbone, neck'):
+        build_optim_wrapper(model, cfg)
 
 
 def test_depth_has_to_be_known() -> None:
@@ -157,7 +173,8 @@ def test_paramwise_cfg_is_refused() -> None:
         paramwise_cfg=dict(norm_decay_mult=0.0),
     )
     with pytest.raises(
-        ValueError, match=r"paramwise_cfg but layer_decay_rate \(got .*norm_decay_mult.*mmengine's"
+        ValueError,
+        match=r"paramwise_cfg but layer_decay_rate and lr_mult \(got .*norm_decay_mult.*mmengine's",
     ):
         build_optim_wrapper(nn.Linear(2, 2), cfg)
     rest = dict(type='OptimWrapper', optimizer=OPTIMIZER)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.fileio import get_file_backend
 
-from mmslip.engine.storage import AtomicBackend, remove_unfinished, wait_for_writes
+from mmslip.engine.checkpointing.storage import AtomicBackend, remove_unfinished, wait_for_writes
 
 BACKGROUND = pytest.mark.parametrize('background', [False, True])
 

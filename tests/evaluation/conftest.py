@@ -1,8 +1,6 @@
 """Runs of ``tools/test.py`` with a tiny model, real or planted."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmslip.cli import test
 from mmslip.registry import MODELS
 from tests.evaluation.fixtures import class_of
 
@@ -45,9 +44,6 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('gc.collect', lambda: 0)  # slow, and called for each data set
-    spec = importlib.util.spec_from_file_location('evaluate', ROOT / 'tools' / 'test.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     Path('model.py').write_text(MODEL)
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile('model.py').model)
@@ -58,8 +54,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
         arguments = [str(ROOT / 'configs' / 'benchmarks' / config), 'weights.pth']
         arguments += ['--model', 'model.py', '--out', 'figures.json', '--work-dir', 'work']
         settings = ['test_dataloader.num_workers=0', f'experiment_name={tmp_path.name}', *options]
-        monkeypatch.setattr(sys, 'argv', ['test.py', *arguments, '--cfg-options', *settings])
-        tool.main()
+        test.main([*arguments, '--cfg-options', *settings])
         return json.loads(Path('figures.json').read_text())
 
     return run
@@ -70,6 +65,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Tensor], Tenso
     """Lets the image tower give what a function makes of the pixels, and its projection that."""
 
     def replace(features: Callable[[Tensor], Tensor] = colour_features) -> None:
+        # The planted tower has a width of its own.
+        monkeypatch.setattr('mmslip.models.slip.feature_width', lambda *_, **__: None)
         monkeypatch.setattr('mmslip.models.VisionTransformer.forward', lambda _, x: (features(x),))
         monkeypatch.setattr('mmslip.models.LinearProjection.forward', lambda _, feats: feats[-1])
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import scipy.io
 
-from mmslip.evaluation import load_task
+from mmslip.datasets.tasks import load_task
 
 __all__ = ['Painter', 'class_of', 'colour_of', 'write_sets']
 

@@ -118,7 +118,7 @@ def test_missing_parts_name_the_remedy():
 
 
 def share(rank: int, world_size: int, collect_device: str) -> dict[str, float]:
-    """What one of the processes gets from mmengine's sampler: every n-th sample, filled up."""
+    """Share of one process by mmengine's sampler: every n-th sample, filled up."""
     samples = three_tasks()
     padded = samples + samples[: -len(samples) % world_size]
     metric = KNNAccuracy(k=3, collect_device=collect_device)

@@ -145,7 +145,7 @@ def test_keeps_no_more_than_the_embeddings():
 
 
 def share(rank: int, world_size: int) -> dict[str, float]:
-    """What one of the processes gets from mmengine's sampler: every n-th sample, filled up."""
+    """Share of one process by mmengine's sampler: every n-th sample, filled up."""
     samples = collection(9)
     padded = samples + samples[: -len(samples) % world_size]
     metric = RetrievalRecall()

@@ -7,8 +7,8 @@ from pathlib import Path
 import mmpretrain.datasets
 import pytest
 
-from mmslip.evaluation import Task, list_tasks, load_task
-from mmslip.evaluation import tasks as module
+from mmslip.datasets import tasks as module
+from mmslip.datasets.tasks import Task, list_tasks, load_task
 
 # Classes, prompts, and synonyms beyond the first names.
 SIZES = dict(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmslip.evaluation import ClassEmbedder, list_tasks, load_task
+from mmslip.datasets.tasks import list_tasks, load_task
+from mmslip.evaluation import ClassEmbedder
 from tests.evaluation.conftest import CLASSES
 from tests.evaluation.fixtures import write_sets
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmslip.datasets.tasks import first_of_name
 from mmslip.evaluation import ZeroShotAccuracy, wilson_interval
+from mmslip.evaluation.zero_shot_accuracy import merge_names
 from mmslip.registry import METRICS
 
 
@@ -251,3 +253,15 @@ def test_no_scores_at_all_name_the_remedy():
     metric.process({}, [dict(task='a', gt_label=torch.tensor([0]))])
     with pytest.raises(ValueError, match='ZeroShotHook'):
         metric.evaluate(1)
+
+
+def test_classes_of_one_name_are_one() -> None:
+    classes = ['crane', ('Cat', 'kitten'), ' Crane', ['kitten', 'cat'], 'cat']
+    assert first_of_name(classes) == [0, 1, 0, 1, 4]
+    scores = torch.tensor([[0.5, 0.2, 0.5, 0.2, 0.1], [0.1, 0.6, 0.1, 0.6, 0.7]])
+    merged, labels = merge_names(scores, torch.tensor([2, 3]), classes)
+    assert labels.tolist() == [0, 1]
+    assert torch.isneginf(merged[:, [2, 3]]).all()
+    assert torch.equal(merged[:, [0, 1, 4]], scores[:, [0, 1, 4]])
+    same = merge_names(scores, labels, ['a', 'b', 'c', 'd', 'e'])
+    assert same[0] is scores

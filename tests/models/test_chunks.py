@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmslip.models.chunks as chunks
 from mmslip.engine.optim import BF16OptimWrapper
-from mmslip.models import SLIP
+from mmslip.models import SLIP, SimCLR
+from mmslip.models.selfsup import MethodNeeds
 
 BATCH, CHUNK = 10, 4  # the last slice is shorter
 
@@ -161,6 +162,109 @@ def test_a_step_under_mmengine(make_slip: Callable[..., SLIP]) -> None:
     assert (updates[1] - updates[0]).norm() < 0.05 * updates[0].norm()
 
 
+def bytes_of(inputs: dict) -> dict:
+    """The batch as the loader gives it."""
+
+    def pixels(view: Tensor) -> Tensor:
+        return (60 * view + 128).clamp(0, 255).byte()
+
+    views = [pixels(view) for view in inputs['views']]
+    return dict(image=pixels(inputs['image']), views=views, text=inputs['text'])
+
+
+BYOL = dict(
+    type='BYOL',
+    base_momentum=0.01,
+    neck=MOCO['neck'],
+    head=dict(
+        type='LatentPredictHead',
+        loss=dict(type='CosineSimilarityLoss'),
+        predictor=MOCO['head']['predictor'],
+    ),
+)
+
+
+@pytest.mark.parametrize('half', [*HALVES, 'byol', 'two_images', 'augmented'])
+def test_bytes_are_finished_slice_by_slice(make_slip: Callable[..., SLIP], half: str) -> None:
+    """Losses and gradients are those of views that were made floats all at once, to the bit."""
+    changes = {
+        **HALVES,
+        'byol': dict(ssl=BYOL),
+        'two_images': {},
+        'augmented': dict(
+            data_preprocessor=dict(
+                type='mmslip.SLIPDataPreprocessor', view_augment=dict(type='mmslip.DeviceAugment')
+            )
+        ),
+    }[half]
+    late = make_slip(chunk_size=CHUNK, **changes)
+    at_once = copy.deepcopy(late)
+    at_once.data_preprocessor.in_slices = ()
+    found = []
+    for model in (late, at_once):
+        torch.manual_seed(5)
+        batch = bytes_of(make_batch())
+        if half == 'two_images':
+            batch['image'] = [batch['image'], batch['image'].flip(-1)]
+        inputs = model.data_preprocessor(dict(inputs=batch), training=True)['inputs']
+        kinds = [type(view) for view in (inputs['image'], *inputs['views'])]
+        if half == 'two_images':
+            kinds[0] = type(inputs['image'][0])
+        if model is late:
+            views = Tensor if half == 'augmented' else chunks.ByteImages
+            assert kinds == [chunks.ByteImages, views, views]
+        else:
+            assert kinds == [Tensor] * 3
+        found.append(step(model, inputs))
+    assert_equal(*found, rtol=0, atol=0)
+
+
+def test_who_reads_pixels_gets_floats(make_slip: Callable[..., SLIP]) -> None:
+    """A method of one's own may look at its views; a small batch and a prediction are no slices."""
+
+    class Reads(SimCLR):
+        needs = MethodNeeds()
+
+    model = make_slip(chunk_size=CHUNK)
+    assert tuple(model.data_preprocessor.in_slices) == ('image', 'views')
+    ssl = dict(type=Reads, neck=MOCO['neck'], head=dict(type='mmslip.SimCLRHead'))
+    own = make_slip(chunk_size=CHUNK, ssl=ssl)
+    assert tuple(own.data_preprocessor.in_slices) == ('image',)
+    assert tuple(make_slip().data_preprocessor.in_slices) == ()
+
+    model.eval()
+    for number in (CHUNK - 1, BATCH):
+        batch = dict(inputs=dict(image=bytes_of(make_batch(number))['image']))
+        late = model.data_preprocessor(batch)['inputs']
+        model.data_preprocessor.in_slices = ()
+        at_once = model.data_preprocessor(batch)['inputs']
+        model.data_preprocessor.in_slices = ('image',)
+        assert isinstance(late['image'], chunks.ByteImages)
+        assert torch.equal(model.embed(late)['image_feat'], model.embed(at_once)['image_feat'])
+    wrong = dict(image=torch.zeros(BATCH, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match='makes images of 16 x 16'):
+        model.embed(model.data_preprocessor(dict(inputs=wrong))['inputs'])
+
+
+def test_no_batch_of_floats(make_slip: Callable[..., SLIP]) -> None:
+    """Of the views only slices exist as floats, in the backward pass too."""
+    batch, size = 64, 32
+    model = make_slip(chunk_size=CHUNK, ssl=None)
+    inputs = dict(inputs=bytes_of(make_batch(batch)))
+    floats = 4 * batch * 3 * size**2
+    peaks = []
+    for names in (('image', 'views'), ()):
+        model.data_preprocessor.in_slices = names
+        with _LiveMemory(model.parameters()) as memory:
+            # Held until the step ends, as mmengine does.
+            data = model.data_preprocessor(inputs, training=True)
+            model.loss(**data)['loss_clip'].backward()
+        peaks.append(memory.peak)
+        model.zero_grad()
+        del data
+    assert peaks[1] - peaks[0] > 2.5 * floats  # three views, of which a slice is left
+
+
 def test_copies_slice_with_their_own_weights(make_slip: Callable[..., SLIP]) -> None:
     """Momentum encoders and averaged models are deep copies."""
     model = make_slip(chunk_size=CHUNK, ssl=MOCO)
@@ -275,7 +379,7 @@ def peak_memory(model: SLIP, batch: int) -> int:
 
 
 def test_memory_of_a_slice(make_slip: Callable[..., SLIP]) -> None:
-    """What grows with the batch are features, and what the heads make of them."""
+    """Only features, and what the heads make of them, grow with the batch."""
     peaks = {
         (half, size, batch): peak_memory(make_slip(chunk_size=size, **HALVES[half]), batch)
         for half in ('clip', 'simclr')

@@ -166,12 +166,17 @@ def test_preprocessor_changes_views_in_training_only(batch: Callable[[], dict]) 
     torch.testing.assert_close(out['views'][0], (view - plain.mean) / plain.std)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_devices_agree() -> None:
-    images, augment = make_images(16), DeviceAugment()
-    with seeded(7):
-        host = augment(images)
-    with seeded(7):
-        device = augment(images.cuda()).cpu()
-    torch.testing.assert_close(device, host, atol=0.5, rtol=0)  # convolutions in TF32
+def test_autocast_does_not_reach_the_views(batch) -> None:
+    """mmengine prepares a batch under autocast, in whose bfloat16 places would be off by pixels."""
+    preprocessor = SLIPDataPreprocessor(
+        image_augment=dict(type='mmslip.DeviceWarp', size=24, degrees=10),
+        view_augment=dict(type='mmslip.DeviceAugment'),
+    )
+    found = []
+    for enabled in (False, True):
+        with seeded(6), torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            inputs = preprocessor(batch(), training=True)['inputs']
+        found.append([inputs['image'], *inputs['views']])
+    for plain, under_autocast in zip(*found, strict=True):
+        assert under_autocast.dtype == torch.float32
+        assert torch.equal(under_autocast, plain)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmslip.models import SLIP
+from mmslip.models import SLIP, SLIPDataPreprocessor
 
 
 def views(size: int) -> Tensor:
@@ -52,6 +53,33 @@ def test_losses_and_gradients_need_no_values(model, monkeypatch):
     assert all(param.grad.device.type == 'meta' for param in model.parameters())
     with pytest.raises((RuntimeError, NotImplementedError), match='meta'):
         float(loss)
+
+
+class Copies(TorchDispatchMode):
+    """What is copied to the meta device, and whether that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        target = kwargs.get('device')
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == 'cpu' and target:
+            self.waiting.append(not kwargs.get('non_blocking', False))
+        return func(*args, **kwargs)
+
+
+def test_no_copy_of_a_batch_waits(monkeypatch):
+    """Neither of what the loader made nor of what is drawn for augmentation."""
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **options: nullcontext())
+    augment = [dict(type='mmslip.DeviceWarp', size=16, bend=0.1), dict(type='mmslip.DeviceAugment')]
+    preprocessor = SLIPDataPreprocessor(view_augment=augment, image_augment=augment[:1]).to('meta')
+    with Copies() as copies:
+        inputs = preprocessor(batch(), training=True)['inputs']
+    assert {view.device.type for view in (inputs['image'], *inputs['views'])} == {'meta'}
+    assert len(copies.waiting) > 20
+    assert not any(copies.waiting)
 
 
 @pytest.mark.gpu

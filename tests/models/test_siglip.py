@@ -1,16 +1,13 @@
 """The sigmoid loss and its head."""
 
 import math
-from importlib import import_module
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmslip.models import SigLIPHead
-from mmslip.models.losses import siglip_loss
-
-module = import_module('mmslip.models.losses.siglip_loss')
+from mmslip.models.losses import blocks, siglip_loss
 
 
 def features(seed: int, number: int = 7, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -36,7 +33,7 @@ def naive(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 @pytest.mark.parametrize(('dtype', 'atol'), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_naive_loop(monkeypatch, max_logits, dtype, atol):
     """Value and gradients, whole or in blocks of 3, 3 and 1 images, or of one."""
-    monkeypatch.setattr(module, '_MAX_LOGITS', max_logits)
+    monkeypatch.setattr(blocks, '_MAX_LOGITS', max_logits)
     ours, reference = features(0, dtype=dtype), features(0, dtype=torch.float64)
     loss, _ = siglip_loss(*ours)
     expected = naive(*reference)
@@ -52,7 +49,7 @@ def test_naive_loop(monkeypatch, max_logits, dtype, atol):
 def test_logits_are_never_whole_beyond_the_bound(monkeypatch):
     from tests.distributed.test_losses import _LargestTensor
 
-    monkeypatch.setattr(module, '_MAX_LOGITS', 4 * 64)
+    monkeypatch.setattr(blocks, '_MAX_LOGITS', 4 * 64)
     leaves = features(0, number=64)
     with _LargestTensor() as mode:
         siglip_loss(*leaves)[0].backward()

@@ -2,12 +2,15 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.structures import DataSample
+from torch import nn
 
+from mmslip.evaluation import embed_texts
 from mmslip.registry import MODELS
 
 WIDTH, JOINT = 16, 8
@@ -81,10 +84,120 @@ def test_slip_is_clip_plus_simclr():
 
 def test_the_backbone_is_registered_once_and_shared():
     model = build(**language(), ssl=simclr())
-    assert model.ssl.backbone is model.backbone
     assert not [name for name in model.state_dict() if name.startswith('ssl.backbone')]
-    copied = copy.deepcopy(model)
-    assert copied.ssl.backbone is copied.backbone
+    assert len({name for name, _ in model.named_parameters()}) == len(list(model.parameters()))
+    for other in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.ssl.backbone.backbone is other.backbone
+        assert next(other.ssl.backbone.parameters()) is next(other.backbone.parameters())
+
+
+def test_a_wrapped_backbone_is_the_one_that_the_method_runs():
+    class Half(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return (0.5 * self.module(x)[-1],)
+
+    model = build(**language(), ssl=simclr())
+    expected = model.ssl.backbone(batch()['image'])[-1]
+    model.backbone = Half(model.backbone)
+    torch.testing.assert_close(model.ssl.backbone(batch()['image'])[-1], 0.5 * expected)
+
+
+def test_a_copy_of_the_reference_alone_is_a_backbone_of_its_own():
+    """Methods with a momentum encoder copy it, and follow its parameters."""
+    model = build(**language(), ssl=simclr())
+    copied = copy.deepcopy(model.ssl.backbone)
+    assert type(copied) is type(model.backbone)
+    names = [name for name, _ in nn.Sequential(copied).named_parameters()]
+    assert names == [name for name, _ in nn.Sequential(model.ssl.backbone).named_parameters()]
+    assert not {*copied.parameters()} & {*model.parameters()}
+
+
+def test_freezing_the_method_leaves_the_backbone_alone():
+    model = build(**language(), ssl=simclr(), frozen=['ssl'])
+    frozen = {n.partition('.')[0] for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {'ssl'}
+
+
+@pytest.mark.parametrize(
+    ('key', 'part'),
+    [
+        ('model.neck', dict(neck={**projection(), 'in_channels': 4})),
+        ('model.text_neck', dict(text_neck={**projection(), 'in_channels': 4})),
+        ('model.ssl.neck', dict(ssl={**simclr(), 'neck': {**simclr()['neck'], 'in_channels': 4}})),
+    ],
+)
+def test_widths_are_inferred_and_compared(key, part):
+    given = build(**language(), ssl=simclr())
+    settings = {**language(), 'ssl': simclr()}
+    for name in ('neck', 'text_neck'):
+        del settings[name]['in_channels']
+    del settings['ssl']['neck']['in_channels']
+    inferred = build(**settings)
+    for (name, value), other in zip(
+        given.state_dict().items(), inferred.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    with pytest.raises(ValueError, match=rf'{key}\.in_channels is 4, .* width {WIDTH}: set {key}'):
+        build(**{**settings, **part})
+
+
+@pytest.mark.parametrize('mode', ['loss', 'predict', 'tensor'])
+def test_images_of_another_size_are_refused(mode):
+    """The backbone would resize its positions in silence."""
+    model = build(**language(), ssl=simclr())
+    inputs = batch()
+    inputs['image'] = F.interpolate(inputs['image'], size=24)
+    with pytest.raises(ValueError, match=r'img_size is 16 x 16, .* images of 24 x 24: .*by'):
+        model(inputs, [DataSample() for _ in range(4)], mode=mode)
+
+
+@pytest.mark.parametrize(
+    ('size', 'alone', 'refused'), [(8, False, 0), (24, False, 1), (8, True, 0), (24, True, 1)]
+)
+def test_views_may_be_smaller_than_images(size, alone, refused):
+    model = build(ssl=simclr(), **({} if alone else language()))
+    inputs = batch()
+    inputs['views'] = [F.interpolate(view, size=size) for view in inputs['views']]
+    if alone:
+        del inputs['image'], inputs['text']
+    if refused:
+        with pytest.raises(ValueError, match=rf'16 x 16, .* views of {size} x {size}'):
+            model.loss(inputs)
+    else:
+        assert model.loss(inputs)['loss_ssl'] > 0
+
+
+def test_text_is_cut_by_the_rule_of_its_tower():
+    """A tower without one, such as BERT's with end id 102, receives all its ids."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(200, WIDTH)
+
+        def forward(self, text):
+            return (self.embed(text).mean(1),)
+
+    ids = torch.tensor([[101, 150, 199, 110, 120, 130, 140, 102, 0]])
+    MODELS.register_module('MeanOfTokens', module=Mean, force=True)
+    model = build(**{**language(), 'text_backbone': dict(type='mmslip.MeanOfTokens')})
+    data = dict(inputs=dict(text=ids, image=torch.zeros(1, 3, 16, 16, dtype=torch.uint8)))
+    assert torch.equal(model.data_preprocessor(data)['inputs']['text'], ids)
+    assert torch.equal(model.trim_text(ids), ids)
+    feats = embed_texts(model, ids)
+    torch.testing.assert_close(feats, F.normalize(model.encode_text(ids), dim=-1))
+    clip = build(**language())
+    clip.text_backbone, first = Mean(), clip.text_backbone  # another tower, another rule
+    assert torch.equal(clip.data_preprocessor(data)['inputs']['text'], ids)
+    clip.text_backbone = first
+    short = torch.tensor([[48, 5, 49, 0, 0], [48, 5, 6, 49, 0]])
+    assert torch.equal(
+        clip.data_preprocessor(dict(inputs=dict(text=short)))['inputs']['text'], short[:, :4]
+    )
 
 
 def test_mae_as_the_self_supervised_half():
@@ -146,31 +259,18 @@ def test_a_batch_that_lacks_something_is_named(lacks):
     inputs.pop(lacks)
     with pytest.raises(KeyError, match=f'The batch has no {lacks} ') as caught:
         model.loss(inputs)
-    assert 'MultiView' in str(caught.value)
+    assert 'SLIPViews' in str(caught.value)
 
 
-def test_predict_scores_each_sample_against_its_task():
+def test_predict_gives_unit_features():
     model = build(**language()).eval()
-    model.class_embeddings = dict(a=torch.eye(JOINT)[:3], b=torch.eye(JOINT)[3:5])
-    samples = [DataSample(metainfo=dict(task=task)) for task in 'abab']
     with torch.no_grad():
         embed = model.embed(batch())['image_feat']
-        out = model(batch(), samples, mode='predict')
-    unit = embed / embed.norm(dim=1, keepdim=True)
-    for row, sample, columns in zip(unit, out, [slice(3), slice(3, 5)] * 2, strict=True):
-        torch.testing.assert_close(sample.pred_score, row[columns])
+        out = model(batch(), [DataSample() for _ in range(4)], mode='predict')
+    for row, sample in zip(F.normalize(embed, dim=1), out, strict=True):
         torch.testing.assert_close(sample.image_feat, row)
         projected = F.normalize(sample.backbone_feat @ model.neck.weight, dim=0)
         torch.testing.assert_close(projected, row)
-
-
-def test_predict_scores_only_what_is_judged():
-    model = build(**language()).eval()
-    model.class_embeddings = dict(a=torch.eye(JOINT)[:3])
-    metas = [dict(task='a', role='reference'), dict(task='a', role='query'), dict(task='b'), {}]
-    out = model.predict(batch(), [DataSample(metainfo=meta) for meta in metas])
-    assert ['pred_score' in sample for sample in out] == [False, True, False, False]
-    assert all(sample.image_feat.shape == (JOINT,) for sample in out)
 
 
 def test_predict_embeds_the_captions_of_each_image():
@@ -203,14 +303,21 @@ def test_unknown_mode():
 
 
 @pytest.mark.parametrize(('start', 'kept'), [(9.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)])
-def test_the_logit_scale_stays_within_its_bounds(start, kept):
+def test_the_logit_scale_is_clamped(start, kept):
     head = build(**language()).head
     head.logit_scale.data.fill_(start)
-    head.eval()
-    assert head.scale().item() == pytest.approx(math.exp(start))  # evaluation changes nothing
-    head.train()
-    assert head.scale().item() == pytest.approx(math.exp(kept))
+    head.clamp_parameters()
     assert head.logit_scale.item() == pytest.approx(kept)
+
+
+@pytest.mark.parametrize('value', [math.nan, 1e30, 0.0, -0.07, 2.0])
+def test_impossible_temperatures_are_refused(value):
+    head = dict(type='mmslip.CLIPHead', init_temperature=value)
+    with pytest.raises(ValueError, match=r'init_temperature=.* is not within \[1 / max_scale, 1\]'):
+        MODELS.build(head)
+    if not 0 < value < 1e31:
+        with pytest.raises(ValueError, match='temperature must be positive and finite'):
+            MODELS.build(dict(type='mmslip.SimCLRHead', temperature=value))
 
 
 def test_initialisation():
@@ -300,3 +407,83 @@ def test_the_text_tower_reads_the_end_of_text_token():
         (out * torch.arange(out.numel()).view_as(out)).sum().backward()
         grads.append([param.grad.clone() for param in text.parameters()])
     torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+
+
+def test_channels_last_are_refused():
+    """Pooled as a feature map, a row of pixels would be taken for the channels."""
+    pytest.importorskip('timm')
+    swin = dict(
+        type='TIMMBackbone',
+        model_name='swin_tiny_patch4_window7_224',
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        embed_dim=8,
+        img_size=64,
+    )
+    with pytest.raises(ValueError, match=r'SwinTransformer of timm .* width 64, .* channels last'):
+        build(backbone=swin, ssl=simclr())
+
+
+def test_a_forgotten_prefix_is_said(monkeypatch):
+    """mmpretrain has a class of the same name and other behaviour."""
+    told = []
+    monkeypatch.setattr('mmslip.models.slip.print_log', lambda text, **_: told.append(text))
+    build(**language())
+    assert not told
+    arch = dict(embed_dims=WIDTH, num_layers=1, num_heads=2, feedforward_channels=WIDTH)
+    backbone = dict(type='VisionTransformer', arch=arch, img_size=16, patch_size=8)
+    build(backbone=backbone, ssl=simclr())
+    assert len(told) == 1
+    assert 'write mmslip.VisionTransformer' in told[0]
+
+
+def test_several_views_of_the_language_half_count_by_their_mean():
+    """From the bytes on: each view is normalised and compared with the texts."""
+    model = build(**language())
+    views = torch.randint(0, 256, (2, 3, 3, 16, 16), dtype=torch.uint8).unbind()
+    text = torch.tensor([[1, 49, 0], [1, 2, 49], [3, 49, 0]])
+
+    def loss(image):
+        data = dict(inputs=dict(image=image, text=text))
+        return model(**model.data_preprocessor(data, True), mode='loss')
+
+    both, parts = loss(list(views)), [loss(view) for view in views]
+    assert both.keys() == parts[0].keys()
+    for key, value in both.items():
+        torch.testing.assert_close(value, (parts[0][key] + parts[1][key]) / 2)
+    with pytest.raises(ValueError, match='makes images of 24 x 16'):
+        model.loss(dict(image=[torch.zeros(3, 3, 16, 16), torch.zeros(3, 3, 24, 16)], text=text))
+
+
+@pytest.mark.parametrize('head', ['CLIPHead', 'SigLIPHead'])
+def test_several_captions_and_equal_ones(head):
+    """From the ids on: each caption is a text of its own; keys count where the head asks."""
+    head = dict(type=f'mmslip.{head}')
+    model = build(**(language() | dict(head=head)))
+    matched = build(**(language() | dict(head=head | dict(match_duplicates=True))))
+    matched.load_state_dict(model.state_dict())
+    inputs = dict(batch(), text=torch.randint(1, 48, (4, 3, 10)))
+    inputs['text'][..., 6], inputs['text'][..., 7:] = 49, 0
+    trimmed = model.trim_text(inputs['text'])
+    assert trimmed.shape == (4, 3, 7)
+    text_feat = model.embed(inputs)['text_feat']
+    assert text_feat.shape == (4, 3, JOINT)
+    torch.testing.assert_close(text_feat[2], model.encode_text(trimmed[2]))
+    loss = model.loss(inputs)['loss_clip']
+    expected = model.head.loss(model.encode_image(inputs['image']), text_feat)['loss']
+    assert loss == expected
+    with pytest.raises(KeyError, match=r'has no keys .* match_duplicates needs'):
+        matched.loss(inputs)
+    keys = torch.arange(16).view(4, 4)
+    torch.testing.assert_close(matched.loss(dict(inputs, keys=keys))['loss_clip'], loss)
+    keys[3, 0] = keys[0, 0]
+    assert abs(matched.loss(dict(inputs, keys=keys))['loss_clip'] - loss) > 1e-3
+    assert model.loss(dict(inputs, keys=keys))['loss_clip'] == loss
+
+
+def test_images_are_whole_patches():
+    """The positions of a ViT leave no place for the rest of an image."""
+    arch = dict(embed_dims=WIDTH, num_layers=1, num_heads=2, feedforward_channels=WIDTH)
+    backbone = dict(type='mmslip.VisionTransformer', arch=arch, img_size=20, patch_size=8)
+    with pytest.raises(ValueError, match=r'img_size is 20 x 20, no multiple of its patches of 8'):
+        build(backbone=backbone, ssl=simclr())

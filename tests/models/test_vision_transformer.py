@@ -1,4 +1,4 @@
-"""What mmslip adds to the image tower: dropped patches, smaller views."""
+"""Additions of mmslip to the image tower: dropped patches, smaller views."""
 
 import pytest
 import torch

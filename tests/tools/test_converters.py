@@ -1,72 +1,57 @@
 """Tests of the converters of text files to caption tables: exact rows, and every refusal."""
 
 import bz2
-import io
 import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from itertools import count
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from mmslip.datasets import CaptionTable, YFCC15MDataset
+from tests.scripts import load_script, to_npy
 
-FOLDER = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
-
-
-@pytest.fixture(scope='module')
-def tool() -> Callable[[str], ModuleType]:
-    """Import a script as its command line would."""
-    sys.path.insert(0, str(FOLDER))
-    yield import_module
-    sys.path.remove(str(FOLDER))
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
-
+TO_TABLE = load_script('dataset_converters/to_table')
+YFCC15M = load_script('dataset_converters/yfcc15m')
 
 # --- to_table ---------------------------------------------------------------------------------
 
 
-def test_to_table(tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_to_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source, out = tmp_path / 't.jsonl', tmp_path / 'deep' / 't.table'
     rows = [dict(file='a.jpg', t='one', d=['two', ' ']), dict(file='b.jpg', t=None, d='drei ü')]
     source.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
     options = ['--image-key', 'file', '--caption-keys', 't', 'd']
-    tool('to_table').main([str(source), str(out), *options])
+    TO_TABLE.main([str(source), str(out), *options])
     assert list(CaptionTable(out)) == [('a.jpg', ['one', 'two']), ('b.jpg', ['drei ü'])]
     assert f'{out}: 2 rows' in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r't\.table exists: remove it'):
-        tool('to_table').main([str(source), str(out), *options])
+        TO_TABLE.main([str(source), str(out), *options])
 
 
 @pytest.mark.parametrize(
     ('name', 'content', 'message'),
     [
-        ('t.csv', 'image,caption\na.jpg,x\nb.jpg,\n', "t.csv, line 3: 'caption' is empty"),
+        (
+            't.csv',
+            'image,caption\na.jpg,x\nb.jpg,\n',
+            "t.csv, line 3 has no caption under 'caption'",
+        ),
         ('t.csv', 'image,title\na.jpg,x\n', "t.csv, line 2 has no column 'caption'"),
         ('t.tsv', 'image\tcaption\n', 'at least one row'),
-        ('t.txt', 'x', 'must end in'),
+        ('t.xls', 'x', 'must end in'),
         ('t.csv', None, 'No such file'),
     ],
 )
-def test_to_table_refuses(
-    tool: Callable, tmp_path: Path, name: str, content: str | None, message: str
-) -> None:
+def test_to_table_refuses(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content, encoding='utf-8')
     with pytest.raises(SystemExit, match=message):
-        tool('to_table').main([str(tmp_path / name), str(tmp_path / 'out')])
+        TO_TABLE.main([str(tmp_path / name), str(tmp_path / 'out')])
     assert not list(tmp_path.glob('out*'))
 
 
@@ -121,15 +106,15 @@ def yfcc(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def convert_yfcc(tool: Callable, paths: dict[str, Path], *metadata: Path) -> None:
+def convert_yfcc(paths: dict[str, Path], *metadata: Path) -> None:
     arguments = ['--metadata', *map(str, metadata or [paths['metadata']])]
     for name in ('subset', 'downloaded', 'out'):
         arguments += [f'--{name}', str(paths[name])]
-    tool('yfcc15m').main(arguments)
+    YFCC15M.main(arguments)
 
 
-def test_yfcc15m(tool: Callable, yfcc: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
-    convert_yfcc(tool, yfcc)
+def test_yfcc15m(yfcc: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
+    convert_yfcc(yfcc)
     expected = [(str(row), captions) for row, captions in CAPTIONS.items()]
     assert list(CaptionTable(yfcc['out'])) == expected
     printed = capsys.readouterr().out.replace('\n', ' ')
@@ -140,20 +125,20 @@ def test_yfcc15m(tool: Callable, yfcc: dict[str, Path], capsys: pytest.CaptureFi
         dataset.get_data_info(0)
 
 
-def test_yfcc15m_without_a_list_of_downloads(tool: Callable, yfcc: dict[str, Path]) -> None:
+def test_yfcc15m_without_a_list_of_downloads(yfcc: dict[str, Path]) -> None:
     arguments = [f'--{name}={yfcc[name]}' for name in ('metadata', 'subset', 'out')]
-    tool('yfcc15m').main(arguments)
+    YFCC15M.main(arguments)
     assert [key for key, _ in CaptionTable(yfcc['out'])] == [
         *('0', '2', '3', '5', '12345678', '99999999')
     ]
 
 
-def test_yfcc15m_in_packed_parts(tool: Callable, yfcc: dict[str, Path], tmp_path: Path) -> None:
+def test_yfcc15m_in_packed_parts(yfcc: dict[str, Path], tmp_path: Path) -> None:
     parts = [tmp_path / 'yfcc100m_dataset-0.bz2', tmp_path / 'yfcc100m_dataset-1.bz2']
     parts[0].write_bytes(bz2.compress(''.join(LINES[:3]).encode()))
     # Parallel packers write several streams one after the other.
     parts[1].write_bytes(b''.join(bz2.compress(line.encode()) for line in LINES[3:]))
-    convert_yfcc(tool, yfcc, *parts)
+    convert_yfcc(yfcc, *parts)
     assert dict(CaptionTable(yfcc['out'])) == {str(row): text for row, text in CAPTIONS.items()}
 
 
@@ -176,27 +161,25 @@ def test_yfcc15m_in_packed_parts(tool: Callable, yfcc: dict[str, Path], tmp_path
         ),
         (
             'downloaded',
-            lambda b: npy(np.array(['a'])),
+            lambda b: to_npy(np.array(['a'])),
             'must be a .npy file of one row of integers',
         ),
-        ('downloaded', lambda b: npy(np.array([None])), 'must be a .npy file of row numbers'),
+        ('downloaded', lambda b: to_npy(np.array([None])), 'must be a .npy file of row numbers'),
     ],
 )
-def test_yfcc15m_refuses(
-    tool: Callable, yfcc: dict[str, Path], name: str, change: Callable, message: str
-) -> None:
+def test_yfcc15m_refuses(yfcc: dict[str, Path], name: str, change: Callable, message: str) -> None:
     yfcc[name].write_bytes(change(yfcc[name].read_bytes()))
     with pytest.raises(SystemExit, match=message) as caught:
-        convert_yfcc(tool, yfcc)
+        convert_yfcc(yfcc)
     assert 'row' in message or str(caught.value).startswith(str(yfcc[name]))
     assert not list(yfcc['out'].parent.glob('train.table*'))
 
 
-def kill_at(tool: Callable, yfcc: dict[str, Path], call: int, *metadata: Path) -> None:
+def kill_at(yfcc: dict[str, Path], call: int, *metadata: Path) -> None:
     """Convert in a process that is killed when it has come to a wanted photograph."""
 
     def run() -> None:
-        module, calls = tool('yfcc15m'), count(1)
+        module, calls = YFCC15M, count(1)
         parse = module.parse
 
         def parse_or_die(*arguments: object) -> list[str]:
@@ -205,7 +188,7 @@ def kill_at(tool: Callable, yfcc: dict[str, Path], call: int, *metadata: Path) -
             return parse(*arguments)
 
         module.parse = parse_or_die
-        convert_yfcc(tool, yfcc, *metadata)
+        convert_yfcc(yfcc, *metadata)
 
     process = multiprocessing.get_context('fork').Process(target=run)
     process.start()
@@ -218,7 +201,6 @@ def kill_at(tool: Callable, yfcc: dict[str, Path], call: int, *metadata: Path) -
     ('every', 'left'), [(1, [99999999]), (2, [4, 5, 99999999]), (3, [3, 4, 5, 99999999])]
 )
 def test_yfcc15m_goes_on_after_an_interruption(
-    tool: Callable,
     yfcc: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +209,7 @@ def test_yfcc15m_goes_on_after_an_interruption(
     every: int,
     left: list[int],
 ) -> None:
-    monkeypatch.setattr(tool('yfcc15m'), 'SAVE_EVERY', every)
+    monkeypatch.setattr(YFCC15M, 'SAVE_EVERY', every)
     parts = [tmp_path / 'yfcc100m_dataset-0', tmp_path / 'yfcc100m_dataset-1']
     for part, lines in zip(parts, (LINES[:4], LINES[4:]), strict=True):
         part.write_text(''.join(lines), encoding='utf-8')
@@ -237,13 +219,11 @@ def test_yfcc15m_goes_on_after_an_interruption(
             pack.write_bytes(bz2.compress(part.read_bytes()))
         parts = packs
     for call in (4, 2, 2):  # the fourth wanted photograph, then the second of those left
-        kill_at(tool, yfcc, call, *parts)
+        kill_at(yfcc, call, *parts)
         assert not yfcc['out'].exists()
-    read, parse = [], tool('yfcc15m').parse
-    monkeypatch.setattr(
-        tool('yfcc15m'), 'parse', lambda row, *rest: read.append(row) or parse(row, *rest)
-    )
-    convert_yfcc(tool, yfcc, *parts)
+    read, parse = [], YFCC15M.parse
+    monkeypatch.setattr(YFCC15M, 'parse', lambda row, *rest: read.append(row) or parse(row, *rest))
+    convert_yfcc(yfcc, *parts)
     assert read == left
     assert dict(CaptionTable(yfcc['out'])) == {str(row): text for row, text in CAPTIONS.items()}
     assert sorted(os.listdir(yfcc['out'])) == ['ends.u64', 'meta.json', 'text.utf8']
@@ -252,29 +232,27 @@ def test_yfcc15m_goes_on_after_an_interruption(
 
 
 def test_yfcc15m_goes_on_with_the_same_input_only(
-    tool: Callable, yfcc: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    yfcc: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool('yfcc15m'), 'SAVE_EVERY', 1)
-    kill_at(tool, yfcc, 3)
+    monkeypatch.setattr(YFCC15M, 'SAVE_EVERY', 1)
+    kill_at(yfcc, 3)
     lines = yfcc['metadata'].read_bytes()
     yfcc['metadata'].write_bytes(lines + b'\n')
     with pytest.raises(SystemExit, match=r'train\.table\.partial is the beginning of a conversion'):
-        convert_yfcc(tool, yfcc)
+        convert_yfcc(yfcc)
     assert yfcc['out'].with_name('train.table.partial').is_dir()
 
 
 @pytest.mark.parametrize('cut', [20, -20])
-def test_yfcc15m_with_a_damaged_archive(
-    tool: Callable, yfcc: dict[str, Path], tmp_path: Path, cut: int
-) -> None:
+def test_yfcc15m_with_a_damaged_archive(yfcc: dict[str, Path], tmp_path: Path, cut: int) -> None:
     part = tmp_path / 'm.bz2'
     part.write_bytes(bz2.compress(''.join(LINES).encode())[:cut])
     with pytest.raises(SystemExit, match=r'm\.bz2 is damaged'):
-        convert_yfcc(tool, yfcc, part)
+        convert_yfcc(yfcc, part)
 
 
 @pytest.mark.parametrize('name', ['metadata', 'subset', 'downloaded'])
-def test_yfcc15m_without_a_file(tool: Callable, yfcc: dict[str, Path], name: str) -> None:
+def test_yfcc15m_without_a_file(yfcc: dict[str, Path], name: str) -> None:
     yfcc[name].unlink()
     with pytest.raises(SystemExit, match=yfcc[name].name):
-        convert_yfcc(tool, yfcc)
+        convert_yfcc(yfcc)

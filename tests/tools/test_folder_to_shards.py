@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmslip.datasets import ShardDataset
+from mmslip.datasets import ShardDataset, shard_writer
 
 SCRIPT = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'folder_to_shards.py'
 TOOL = runpy.run_path(str(SCRIPT))
@@ -50,7 +50,7 @@ def test_texts_beside_images(images: Path, capsys: pytest.CaptureFixture) -> Non
     for number, path in enumerate(sources):
         info = dataset.get_data_info(number)
         assert info['img_bytes'] == path.read_bytes()
-        assert info['text'] == f'picture {path.stem.lstrip("0") or 0} ü'
+        assert info['text'] == [f'picture {path.stem.lstrip("0") or 0} ü']
         assert info['img_name'] == f'{out}/{number // 3:05d}.tar:{number:09d}'
     other = images.parent / 'again'
     run(images, other, '--samples-per-shard', 3)
@@ -78,8 +78,7 @@ def test_tables(make_pairs: Callable[..., Path], kind: str) -> None:
     for number in range(4):
         info = dataset.get_data_info(number)
         assert info['img_bytes'] == (root / 'images' / f'{number:02d}.png').read_bytes()
-        text = info['text'] if isinstance(info['text'], list) else [info['text']]
-        assert text == captions[number]
+        assert info['text'] == captions[number]
 
 
 def test_interrupted_run_goes_on(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +88,12 @@ def test_interrupted_run_goes_on(images: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    replace = TOOL['os'].replace
-    monkeypatch.setattr(TOOL['os'], 'replace', interrupt)
+    replace = shard_writer.os.replace
+    monkeypatch.setattr(shard_writer.os, 'replace', interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(images, out, '--samples-per-shard', 2)
     assert list(digests(out)) == ['00000.tar.partial']
-    monkeypatch.setattr(TOOL['os'], 'replace', replace)
+    monkeypatch.setattr(shard_writer.os, 'replace', replace)
     shutil.copy2(whole / '00001.tar', out)
     kept = (out / '00001.tar').stat().st_ino
     run(images, out, '--samples-per-shard', 2)
@@ -143,8 +142,8 @@ def test_bad_input(images: Path) -> None:
     table = images.parent / 'table.csv'
     table.write_text('image,caption\n00.png,x\nnone.png,y\n')
     assert 'none.png (pair 1) is missing' in refusal(images, out, '--captions', table)
-    table.write_text('image,caption\n00.gif,x\n')
-    assert '00.gif (pair 0) must end in .jpg' in refusal(images, out, '--captions', table)
+    table.write_text('image,caption\n00.pdf,x\n')
+    assert '00.pdf (pair 0) must end in .jpg' in refusal(images, out, '--captions', table)
     table.write_text('file,caption\n00.png,x\n')
     assert "has no column 'image'" in refusal(images, out, '--captions', table)
     assert refusal(images, out, '--samples-per-shard', 0) == '2'

@@ -17,11 +17,9 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
-from mmslip.apis import EmbeddingInferencer
-from mmslip.apis.command_line import draw_labels
-from mmslip.registry import MODELS
+from mmslip.apis import EmbeddingInferencer, init_model
+from mmslip.cli.inference import draw_labels
 from tests.conftest import draw_shape
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +32,7 @@ COMMANDS = [
     line
     for block in BLOCKS['shell']
     for line in block.replace('\\\n', '').splitlines()
-    if line.startswith('python ') and 'webpage.py' not in line  # which test_webpage.py runs
+    if line.startswith(('python ', 'mmslip ')) and ' web ' not in line  # which test_webpage.py runs
 ]
 CONFIG, CHECKPOINT = 'configs/slip/slip_vit-tiny_emoji.py', 'emoji.pth'
 
@@ -42,7 +40,7 @@ CONFIG, CHECKPOINT = 'configs/slip/slip_vit-tiny_emoji.py', 'emoji.pth'
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(ROOT / CONFIG).model)
+    model = init_model(str(ROOT / CONFIG), device='cpu')
     for parameter in model.parameters():
         parameter.data.normal_(std=0.2)
     path = tmp_path_factory.mktemp('weights') / CHECKPOINT
@@ -79,7 +77,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
     """Runs a command line as a shell would; returns what it prints."""
 
     def run_(line: str) -> str:
-        _, script, *arguments = shlex.split(line)
+        program, script, *arguments = shlex.split(line)
+        if program == 'mmslip':
+            script = f'tools/inference/{script}.py'
         monkeypatch.setattr(sys, 'argv', [script, *arguments])
         monkeypatch.setattr(sys, 'path', [str(Path(script).resolve().parent), *sys.path])
         monkeypatch.setenv('COLUMNS', '200')
@@ -128,11 +128,12 @@ def test_results_in_files(place: Path, run: Callable) -> None:
     assert [len(results[number]['top']) for number in (0, 1, 3)] == [3] * 3
     assert 'größe' in Path('labels.json').read_text(encoding='utf-8')  # no \u escapes
     sheet = mmcv.imread('labels.png', channel_order='rgb')
-    assert sheet.shape[0] == 220 * 4
-    for number, row in [(0, 0), (2, 1), (1, 3)]:  # pictures in the order of the results
+    columns = sheet.shape[1] // 220
+    for number, place in [(0, 0), (2, 1), (1, 3)]:  # pictures in the order of the results
         colour = draw_shape(number)[0, 0, ::-1]
-        band = sheet[220 * row : 220 * (row + 1)]
-        assert (band == colour).all(-1).sum() > 1000
+        top, left = (place // columns) * (sheet.shape[0] // 2), place % columns * 220
+        tile = sheet[top : top + 240, left : left + 220]
+        assert (tile == colour).all(-1).sum() > 1000
     run(COMMANDS[1])
     by_text, _, by_image = json.loads(Path('found.json').read_text(encoding='utf-8'))
     assert by_text['query'] == 'a smiling face'
@@ -146,7 +147,7 @@ def test_large_pictures_are_shown_small(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((3000, 2000, 3), (0, 0, 255), np.uint8))
     top = [dict(label='$x_{', score=0.5)]
     sheet = draw_labels([dict(image=str(tmp_path / 'a.png'), top=top)] * 3)
-    assert sheet.shape[0] == 3 * 220
+    assert sheet.shape[1] == 3 * 220
     assert (sheet == (255, 0, 0)).all(-1).any()
 
 
@@ -155,8 +156,8 @@ def test_large_pictures_are_shown_small(tmp_path: Path) -> None:
     [
         (f'classify.py {CONFIG} {CHECKPOINT} none.jpg --labels a b', 'none.jpg'),
         (f'classify.py {CONFIG} none.pth photos --labels a b', 'none.pth'),
-        (f'classify.py none {CHECKPOINT} photos --labels a b', 'no model'),
-        (f'classify.py {CONFIG} {CHECKPOINT} photos --labels a', 'two classes'),
+        (f'classify.py none {CHECKPOINT} photos --labels a b', 'no config none'),
+        (f'classify.py {CONFIG} {CHECKPOINT} photos --labels a', 'two labels'),
         (f'classify.py {CONFIG} {CHECKPOINT} photos --labels a b --out a.txt', 'a.txt must end'),
         (f'classify.py {CONFIG} log.json photos --labels a b', 'log.json'),
         (f'search.py {CONFIG} {CHECKPOINT} empty --text a', 'holds no image'),
@@ -202,7 +203,7 @@ def tower(tokens: int, width: int, layers: int) -> int:
 
 def test_embeddings_are_the_api_s(place: Path, run: Callable) -> None:
     run(COMMANDS[3])
-    EmbeddingInferencer(CONFIG, CHECKPOINT)('photos', 'again', 'npy')
+    EmbeddingInferencer('slip_tiny_emoji', 'pretrained')('photos', 'again', 'npy')
     one, two = np.load('vectors/part-000000.npy'), np.load('again/part-000000.npy')
     assert one.shape == (2, 128)
     assert two.shape == (3, 128)

@@ -5,20 +5,20 @@ import csv
 import io
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
-from mmslip.analysis.report import charts, read_runs, write_report
+from mmslip.analysis.report import charts, read_runs, runs, write_report
 from mmslip.analysis.report.tables import figure_rows
+from mmslip.cli import report
+from mmslip.datasets.tasks import list_tasks, load_task
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools' / 'analysis'))
-import report  # noqa: E402
 
 EVIL = '<script>alert("x")</script> & \'|'
 PUBLISHED = ['clip_vit-b16_yfcc15m', 'slip_vit-b16_yfcc15m']
@@ -161,9 +161,8 @@ def test_all_formats_hold_the_same_figures(two_runs: list[Path], tmp_path: Path)
     published = got['slip_vit-b16_yfcc15m', 'pets', 'mean_per_class']
     assert (published['value'], published['mode'], published['epoch']) == (31.1, 'published', 25)
     assert got['clip_vit-b16_yfcc15m', 'food101', 'top1']['value'] == 50.6
-    assert got['slip_vit-b16_yfcc15m', None, 'mean']['value'] == 38.0
 
-    assert len(rows) == len(content['results']) == 6 + 6
+    assert len(rows) == len(content['results']) == 6 + 4
     for row, entry in zip(rows, content['results'], strict=True):
         assert row == {key: '' if value is None else str(value) for key, value in entry.items()}
 
@@ -175,10 +174,11 @@ def test_all_formats_hold_the_same_figures(two_runs: list[Path], tmp_path: Path)
     assert pets in text
     assert '| Food-101 | zero_shot | top1 | 61.00 (60.00 to 62.00) |  | 50.6 | 59.5 |' in text
     assert cells['Food-101', 'zero-shot', 'top1'] == ['61.00 60.00 to 62.00', '', '50.6', '59.5']
-    assert cells['all sets', 'zero-shot', 'mean'] == ['45.60', '', '34.2', '38.0']
+    # The published mean is of 26 sets.
+    assert cells['mean of 3 sets', 'zero-shot', 'mean'] == ['45.60', '', '', '']
     # The mean first, then sets in the paper's order, then others.
     assert [row[0][1].strip() for row in page.rows[1:]] == [
-        'all sets', 'Food-101', 'Oxford Pets', 'Oxford Pets', EVIL,
+        'mean of 3 sets', 'Food-101', 'Oxford Pets', 'Oxford Pets', EVIL,
     ]  # fmt: skip
     best = [
         cell[1].split()[0]
@@ -237,9 +237,9 @@ def test_settings_are_those_of_the_training(two_runs: list[Path], tmp_path: Path
     add_log(two_runs[0], '20260109_000000', [], later)
     page, content, *_ = written(two_runs, tmp_path / 'report.html')
     settings = content['runs'][0]['settings']
-    assert list(settings)[0::7] == ['model', 'seed']
+    assert list(settings)[0::7] == ['method', 'seed']
     assert settings == {
-        'model': 'SLIP, text + self-supervised',
+        'method': 'SLIP',
         'image tower': 'VisionTransformer, b',
         'self-supervised': 'SimCLR, weight 0.5',
         'data': 'ImageTextDataset, a<b',
@@ -292,19 +292,94 @@ def test_published_models_by_name_and_by_choice(tmp_path: Path) -> None:
         tmp_path,
         figure('imagenet', 'top1', 40.0, experiment='slip_vit-s16_yfcc15m_50e_20260102_030405'),
         figure('imagenet', 'top1', 60.0, protocol='linear'),
-        figure('imagenet', 'l2', 1e-4, protocol='linear', official=False),
     )
     runs = read_runs([tmp_path])
-    zero_shot, linear, strength = figure_rows(runs)
+    zero_shot, linear = figure_rows(runs)
     own = 'slip_vit-s16_yfcc15m_50e'
     assert zero_shot.published == {own: 39.3, PUBLISHED[0]: 37.6, PUBLISHED[1]: 42.8}
     assert linear.published == {own: 67.6, PUBLISHED[0]: 66.5, PUBLISHED[1]: 72.1}
-    assert strength.published == {}
     (chosen, *_) = figure_rows(runs, ['simclr_vit-l16_yfcc15m', 'clip_vit-l16_yfcc15m'])
     assert chosen.published == {'clip_vit-l16_yfcc15m': 40.4}
     assert figure_rows(runs, [])[0].published == {}
     with pytest.raises(ValueError, match='called nonsense: choose among clip_vit-s16_yfcc15m'):
         figure_rows(runs, ['nonsense'])
+
+
+def test_exact_and_sgd_probes_stand_apart(tmp_path: Path) -> None:
+    exact, sgd, both = tmp_path / 'exact', tmp_path / 'sgd', tmp_path / 'both'
+    probe = dict(protocol='linear', time='2026-01-02T03:04:06+00:00')
+    strength = figure('imagenet', 'l2', 1e-4, official=False, **probe)
+    add_results(exact, figure('imagenet', 'top1', 60.0, **probe), strength)
+    add_results(sgd, figure('imagenet', 'top1', 65.0, protocol='linear'))
+    add_results(both, figure('imagenet', 'top1', 61.0, protocol='linear'))
+    add_results(both, figure('imagenet', 'top1', 62.0, **probe), strength)
+    rows = {row.key: row for row in figure_rows(read_runs([exact, sgd, both]))}
+    values = {
+        key: {run: record['value'] for run, record in row.records.items()}
+        for key, row in rows.items()
+    }
+    assert values == {
+        ('linear', 'imagenet', 'top1'): dict(sgd=65.0, both=61.0),
+        ('linear_exact', 'imagenet', 'top1'): dict(exact=60.0, both=62.0),
+        ('linear_exact', 'imagenet', 'l2'): dict(exact=1e-4, both=1e-4),
+    }
+    published = {key[0]: row.published for key, row in rows.items() if key[2] == 'top1'}
+    assert published['linear'] == {PUBLISHED[0]: 66.5, PUBLISHED[1]: 72.1}
+    assert published['linear_exact'] == {}
+
+
+def mean_row(*paths: Path) -> object:
+    return next((row for row in figure_rows(read_runs(paths)) if row.key[1] is None), None)
+
+
+def test_a_mean_stands_beside_those_of_the_same_sets(tmp_path: Path) -> None:
+    whole, two, one = tmp_path / 'whole', tmp_path / 'two', tmp_path / 'one'
+    mean = figure(None, 'mean', 40.0, official=False)
+    metrics = {task: load_task(task).metric for task in list_tasks()}
+    add_results(whole, *(figure(task, metrics[task], 40.0) for task in metrics), mean)
+    add_results(two, figure('pets', 'mean_per_class', 50.0), figure('mine', 'top1', 60.0), mean)
+    add_results(one, figure('mine', 'top1', 40.0), mean)
+    assert mean_row(one) is None
+    assert (mean_row(two).title, mean_row(two).published) == ('mean of 2 sets', {})
+    assert mean_row(whole).published == {PUBLISHED[0]: 34.2, PUBLISHED[1]: 38.0}
+    together = mean_row(whole, two)
+    assert (together.title, together.published) == ("mean of each run's own sets", {})
+    assert together.best == ()
+    assert set(mean_row(whole, one).records) == {'whole'}
+
+
+@pytest.mark.parametrize(
+    ('config', 'method'),
+    [
+        (dict(text_backbone={'type': 'a'}, ssl=dict(type='mmslip.SimCLR')), 'SLIP'),
+        (dict(text_backbone={'type': 'a'}, ssl=None), 'CLIP'),
+        (dict(text_backbone={'type': 'a'}, head=dict(type='mmslip.SigLIPHead')), 'SigLIP'),
+        (dict(ssl=dict(type='mmslip.MoCoV3')), 'MoCoV3'),
+    ],
+)
+def test_a_method_has_its_own_name(config: dict, method: str, tmp_path: Path) -> None:
+    config.setdefault('type', 'mmslip.SLIP')
+    text = f'model = {config}\ntrain_dataloader = dict(batch_size=8)'
+    add_log(tmp_path / 'run', '20260101_000000', steps(1.0), text)
+    assert read_runs([tmp_path / 'run'])[0].settings['method'] == method
+    # A test leaves the self-supervised half out, whatever the training had.
+    test = f'model = {dict(config, ssl=None)}'
+    add_log(tmp_path / 'test', '20260101_000000', [], test)
+    add_results(tmp_path / 'test', figure('x', 'top1', 1.0))
+    assert 'method' not in read_runs([tmp_path / 'test'])[0].settings
+
+
+def test_steps_are_told_where_no_epochs_were_counted(tmp_path: Path) -> None:
+    add_results(
+        tmp_path,
+        figure('pets', 'mean_per_class', 1.0, epoch=0, iter=12000, checkpoint='a/iter_12000.pth'),
+        figure('dtd', 'top1', 1.0, epoch=0, iter=0, mode='val', checkpoint=None),
+    )
+    page, content, *_ = written([tmp_path], tmp_path / 'report.html')
+    titles = [attrs['title'] for attrs in page.of('td') if 'title' in attrs]
+    assert titles == ['val, epoch 0', 'test, iter_12000.pth, step 12,000']
+    epochs = {row['task']: row['epoch'] for row in content['results'] if row['mode'] == 'test'}
+    assert epochs == {'pets': None}
 
 
 def test_bars_have_the_length_of_their_values(two_runs: list[Path]) -> None:
@@ -336,7 +411,11 @@ def test_lines_go_through_their_points() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y0 - y1 == pytest.approx(2 * (y0 - y2), abs=0.2)  # upwards on the screen is less
     assert second['at'] == [[x1, y0]]
-    assert f'd="M{x0} {y0}L{x1} {y1}L{x2} {y2}"' in svg
+    # The line that is drawn goes where the script finds its points.
+    paths = [path for path in Page(svg).of('path') if 'style' in path]
+    line, _ = (path['d'] for path in paths if 'none; stroke: var(--c1)' in path['style'])
+    drawn = [float(number) for number in re.findall(r'[\d.]+', line)]
+    assert drawn == pytest.approx([x0, y0, x1, y1, x2, y2], abs=0.06)
 
 
 def test_long_curves_are_thinned_to_means() -> None:
@@ -356,8 +435,7 @@ def test_what_is_missing_is_said(tmp_path: Path, capsys, monkeypatch) -> None:
     add_showcase(figures, 'x', 'a')
     (figures / 'evaluation' / 'x' / '5.jpg').unlink()
     empty.mkdir()
-    monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, (curves, figures, empty, curves))])
-    report.main()
+    report.main([*map(str, (curves, figures, empty, curves))])
     printed = capsys.readouterr().out
     assert '1 broken lines of 20260101_000000/vis_data/scalars.json are left out' in printed
     assert 'curves: 20260101_000000/vis_data/config.py cannot be read' in printed
@@ -371,6 +449,31 @@ def test_what_is_missing_is_said(tmp_path: Path, capsys, monkeypatch) -> None:
     assert page.table()['x', 'zero-shot', 'top1'] == ['', 'not finite', '']
     assert len(page.of('svg')) == 2  # loss and lr, once
     assert 'No training curves' in page.text
+
+
+@pytest.mark.parametrize('name', ['slip/slip_vit-b16_yfcc15m', 'benchmarks/finetune/vit-b16_in1k'])
+def test_a_config_of_mmengine_is_read_as_data(name: str) -> None:
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py', import_custom_modules=False)
+    plain = json.loads(json.dumps(cfg.to_dict()))  # with lists for tuples
+    assert runs._read_config(cfg.pretty_text) == plain
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'open({!r}, "w")',
+        'model = dict(type=open({!r}, "w"))',
+        'model = dict([open({!r}, "w")])',
+        'model = [0 for _ in [open({!r}, "w")]]',
+    ],
+)
+def test_a_config_is_not_executed(code: str, tmp_path: Path) -> None:
+    mark = tmp_path / 'executed'
+    add_log(tmp_path / 'run', '20260101_000000', steps(1.0), code.format(str(mark)))
+    (run,) = read_runs([tmp_path / 'run'])
+    assert not mark.exists()
+    assert run.settings == {}
+    assert run.notes[0].startswith('20260101_000000/vis_data/config.py cannot be read: ValueError')
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
@@ -387,10 +490,9 @@ def test_nothing_to_report(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / kind
     if kind == 'empty':
         folder.mkdir()
-    monkeypatch.setattr(sys, 'argv', ['report.py', str(folder)])
     message = 'There is no work folder' if kind == 'missing' else 'Nothing to report in .*work_dir'
     with pytest.raises(SystemExit, match=message):
-        report.main()
+        report.main([str(folder)])
     assert not (folder / 'report.html').exists()
 
 

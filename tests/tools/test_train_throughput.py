@@ -4,21 +4,17 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'train_throughput.py'
+from tests.scripts import load_script
 
 
 @pytest.fixture
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('train_throughput', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('benchmarks/train_throughput')
 
 
 def arguments(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, line: str) -> argparse.Namespace:

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from mmslip.utils.contact_sheet import Tile, draw_sheet
+from mmslip.utils.contact_sheet import Tile, cut, draw_grid, draw_sheet, text_width
 
 GREEN, RED, BLUE = (44, 160, 44), (255, 0, 0), (0, 0, 255)  # `tab:green` first
 
@@ -52,3 +52,63 @@ def test_texts_are_drawn_as_they_are() -> None:
         # A formula that is not closed would raise.
         assert ink('costs $5 or \\frac{') > ink('') == 0
         assert ink('Überschrift\nčeština') > ink('Überschrift') > 0
+
+
+LONG = 'a_file_name_that_is_far_longer_than_the_tile_below_it_is_wide_0001.jpg'
+
+
+def ink(picture: np.ndarray) -> np.ndarray:
+    return (picture < 128).all(-1)
+
+
+def test_titles_stay_above_their_pictures() -> None:
+    tiles = [Tile(plain(RED), LONG), Tile(plain(RED), LONG), Tile(plain(RED), 'short')]
+    for size in (1, 2):
+        side = round(100 * size)
+        marked = ink(draw_sheet([('', tiles)], size=size))
+        columns = np.flatnonzero(marked.any(axis=0))
+        assert (columns > 260).all()
+        for tile in range(3):  # white on both sides of each title
+            inside = columns[(columns >= 260 + tile * side) & (columns < 260 + (tile + 1) * side)]
+            assert len(inside) > 10
+            assert inside[0] >= 260 + tile * side + 5
+            assert inside[-1] < 260 + (tile + 1) * side - 5
+        assert np.flatnonzero(marked.any(axis=1))[-1] < 20  # nothing lies on a picture
+    narrow = ink(draw_sheet([('', tiles[:1])], LONG * 10, size=1))
+    assert not narrow[:, [0, 1, 2, -3, -2, -1]].any()
+
+
+def test_texts_of_rows_stay_in_their_column_and_row() -> None:
+    words, word = 'many words of a caption ' * 60, 'x' * 400
+    one, two = (ink(draw_sheet([(text, [Tile(plain(RED))])] * 2)) for text in (words, word))
+    for marked in (one, two):
+        assert np.flatnonzero(marked.any(axis=0))[-1] < 260
+        rows = np.flatnonzero(marked.any(axis=1))
+        assert rows[0] >= 0
+        assert not marked[218:222].any()  # between the rows
+
+
+def test_file_names_keep_both_ends() -> None:
+    short = cut(LONG, 100)
+    assert short.startswith('a_file')
+    assert short.endswith('1.jpg')
+    assert 85 < text_width(short) <= 100
+    assert cut('short', 100) == 'short'
+    assert cut(LONG, 1) == ''
+
+
+def test_a_grid_has_rows_of_equal_length_and_lines_below() -> None:
+    lines = [(LONG, '12.3%'), ('b', '1%')]
+    tiles = [Tile(plain(BLUE), str(number), lines=lines) for number in range(7)]
+    picture = draw_grid(tiles)
+    height = 220 + 20 + 2 * 16 + 6
+    assert picture.shape == (2 * height, 4 * 220, 3)
+    blue = (picture == BLUE).all(-1)
+    for number in range(8):
+        row, column = divmod(number, 4)
+        tile = np.s_[row * height : (row + 1) * height, column * 220 : (column + 1) * 220]
+        assert blue[tile].any() == (number < 7)
+        text = ink(picture)[tile][240:]
+        assert text.any() == (number < 7)
+        assert not text[:, [0, 1, 2, 3, 4, -5, -4, -3, -2, -1]].any()
+    assert draw_grid(tiles[:1], LONG * 3).shape == (height + 30, 220, 3)

@@ -35,7 +35,7 @@ MB = 1e6
 
 @dataclass
 class Result:
-    """What one way costs: seconds, and bytes by how they count in the process."""
+    """Cost of one way: seconds, and bytes by how they count in the process."""
 
     rows: int
     open_s: float

@@ -17,7 +17,7 @@ from mmengine.runner import save_checkpoint
 from rich.console import Console
 from rich.table import Table
 
-from mmslip.engine.storage import wait_for_writes
+from mmslip.engine.checkpointing.storage import wait_for_writes
 
 WAYS = {
     'plain file': dict(backend='local'),

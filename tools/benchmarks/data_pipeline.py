@@ -5,6 +5,10 @@ them, and only the processor's time counts; compare the ratios. The files are re
 
     python tools/benchmarks/data_pipeline.py --images FOLDER --repeats 7
     python tools/benchmarks/data_pipeline.py --images FOLDER --enlarge 3
+    python tools/benchmarks/data_pipeline.py --images FOLDER --short-side 320
+
+With ``--short-side`` ours read the pictures shrunk once, as ``folder_to_shards.py --short-side``
+stores them, and torchvision reads them as they are.
 """
 
 import argparse
@@ -18,7 +22,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image, ImageFilter
@@ -27,8 +30,8 @@ from rich.table import Table
 from torchvision import transforms as tv
 
 import mmslip.datasets  # noqa: F401  (registers the transforms)
+from mmslip.datasets.io.shrink import shrink
 
-BASES = Path(__file__).parents[2] / 'configs' / '_base_'
 Way = Callable[[bytes], object]
 
 
@@ -61,14 +64,12 @@ def classic() -> Way:
     return run
 
 
-def ours(views: str, defer: bool) -> Way:
+def ours(defer: bool, **views: object) -> Way:
     """The pipeline of the published configs, to three uint8 tensors."""
-    cfg = Config.fromfile(BASES / f'{views}.py')
-    kinds = [cfg.clip_view, cfg.ssl_view]
     pipeline = Compose(
         [
             dict(type='mmslip.LoadImage', defer=defer),
-            dict(type='mmslip.MultiView', num_views=[1, 2], transforms=kinds),
+            dict(type='mmslip.SLIPViews', **views),
             dict(type='mmslip.PackSLIPInputs'),
         ]
     )
@@ -95,11 +96,11 @@ def read(folder: Path, number: int, enlarge: float) -> list[bytes]:
     return [cv2.imencode('.jpg', image)[1].tobytes() for image in bigger]
 
 
-def measure(ways: dict[str, Way], contents: list[bytes], repeats: int) -> dict[str, list[float]]:
+def measure(ways: dict[str, tuple[Way, list[bytes]]], repeats: int) -> dict[str, list[float]]:
     """Seconds of the processor for all pictures in each repeat; a first one goes unrecorded."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
-        for name, way in ways.items():
+        for name, (way, contents) in ways.items():
             begin = time.process_time()
             for content in contents:
                 way(content)
@@ -129,6 +130,9 @@ def main() -> None:
     parser.add_argument('--number', type=int, default=50, help='pictures a repeat')
     parser.add_argument('--repeats', type=int, default=7, help='timed repeats of each way')
     parser.add_argument('--enlarge', type=float, default=1.0, help='scale the pictures up first')
+    parser.add_argument(
+        '--short-side', type=int, metavar='PIXELS', help='shrink those of our ways once, before'
+    )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
 
@@ -138,15 +142,19 @@ def main() -> None:
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
     contents = read(args.images, args.number, args.enlarge)
+    small = [shrink(each, args.short_side) for each in contents] if args.short_side else contents
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         ways = {
-            'a  torchvision, float': classic(),
-            'b  ours, uint8': ours('views', defer=False),
-            'c  b, scaled decoding': ours('views', defer=True),
-            'd  c, colour and blur on device': ours('views_device', defer=True),
-            'e  decoding alone': decode,
+            'a  torchvision, float': (classic(), contents),
+            'b  ours, uint8': (ours(defer=False), small),
+            'c  b, scaled decoding': (ours(defer=True), small),
+            'd  c, colour and blur on device': (
+                ours(defer=True, jitter=None, gray_prob=0.0, blur_prob=0.0),
+                small,
+            ),
+            'e  decoding alone': (decode, small),
         }
-        seconds = measure(ways, contents, args.repeats)
+        seconds = measure(ways, args.repeats)
     Console().print(report(seconds, len(contents)))
 
 

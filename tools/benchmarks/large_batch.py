@@ -2,8 +2,10 @@
 
 ``python tools/benchmarks/large_batch.py`` takes training steps of a small SLIP on random pictures
 and captions. Memory is the peak of a fresh process for each batch size: of the whole process on a
-CPU, of the allocator on a GPU. Time is compared in one process, whole and sliced steps in turn.
-With ``--config`` it does so for the model of a config.
+CPU, of the allocator on a GPU. Time on a CPU is compared in one process, whole and sliced steps in
+turn; on a GPU each process times its own steps, and what counts is the time of a sample in slices
+against that in the largest whole batch that fits. With ``--config`` it does so for the model of a
+config.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -36,10 +39,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--config', help='config of the model; default: a small SLIP')
     parser.add_argument('--batches', type=int, nargs='+', default=[128, 256, 512])
-    parser.add_argument('--chunk-size', type=int, default=64)
-    parser.add_argument('--time-batch', type=int, default=256, help='batch whose steps are timed')
-    parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument(
+        '--whole', type=int, nargs='+', help='batches that run whole, by default all of them'
+    )
+    parser.add_argument('--chunk-sizes', type=int, nargs='+', default=[64])
+    parser.add_argument('--time-batch', type=int, default=256, help='on a CPU, what is timed')
+    parser.add_argument('--repeats', type=int, default=5, help='timed steps')
     parser.add_argument('--amp', action='store_true', help='bfloat16')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write what is printed there too')
     parser.add_argument('--measure', type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -94,39 +101,55 @@ class Steps:
         config['chunk_size'] = chunk_size
         torch.manual_seed(0)
         self.model: nn.Module = MODELS.build(config).to(get_device()).train()
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.wrapper = (BF16OptimWrapper if args.amp else OptimWrapper)(optimizer)
 
-    def take(self, batch: int) -> None:
+    def make(self, batch: int) -> dict:
+        """Random bytes and ids, in pinned memory where there is a GPU."""
         size = getattr(self.model.backbone, 'img_size', (IMAGE_SIZE, IMAGE_SIZE))
-        inputs = dict(image=torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8))
-        if self.model.ssl is not None:
-            inputs['views'] = [inputs['image'].flip(-1), inputs['image'].flip(-2)]
+        image = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
+        views = [image.flip(-1), image.flip(-2)] if self.model.ssl is not None else []
+        text = torch.empty(batch, 0, dtype=torch.int64)
         if self.model.with_text:
-            text = self.model.text_backbone
-            last = text.token_embedding.num_embeddings - 1
-            inputs['text'] = torch.randint(1, last, (batch, text.context_length))
-            inputs['text'][:, -1] = last
+            tower = self.model.text_backbone
+            last = tower.token_embedding.num_embeddings - 1
+            text = torch.randint(1, last, (batch, tower.context_length))
+            text[:, -1] = last
+        if torch.cuda.is_available():
+            image, text, *views = (part.pin_memory() for part in (image, text, *views))
+        halves = dict(image=image, text=text) if self.model.with_text else {}
+        return halves | (dict(views=views) if views else {})
+
+    def take(self, inputs: dict) -> None:
         self.model.train_step(dict(inputs=inputs), self.wrapper)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Peak memory of one process, in MB; prints JSON."""
+    """Peak memory of one process in MB, and samples a second on a GPU; prints JSON."""
     batch, chunk_size = args.measure
     steps = Steps(args, chunk_size or None)
-    steps.take(min(batch, 8))  # what is allocated once: optimiser state, libraries
+    steps.take(steps.make(min(batch, 8)))  # what is allocated once: optimiser state, libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    steps.take(batch)
+    inputs = steps.make(batch)
+    steps.take(inputs)
+    found = {}
     if torch.cuda.is_available():
         peak, before = torch.cuda.max_memory_allocated() / 2**20, 0
+        took = []
+        for _ in range(args.repeats):
+            begin = time.perf_counter()
+            steps.take(inputs)
+            took.append(time.perf_counter() - begin)
+        found = dict(samples_per_s=batch / statistics.median(took))
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(dict(peak=peak, before=before)))
+    print(json.dumps(dict(found, peak_mb=peak, growth_mb=peak - before)))
 
 
-def run_measure(args: argparse.Namespace, batch: int, chunk_size: int) -> str:
+def run_measure(args: argparse.Namespace, batch: int, chunk_size: int) -> dict:
+    """What :func:`measure` prints, or ``failed``, the reason."""
     command = [sys.executable, *sys.argv, '--measure', str(batch), str(chunk_size)]
     # glibc keeps freed memory for later, in pieces that the next tensor may not fit: the peak would
     # be that of the heap's history.
@@ -134,22 +157,30 @@ def run_measure(args: argparse.Namespace, batch: int, chunk_size: int) -> str:
     environment = {**os.environ, **handed_back}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
-        return f'failed: {(result.stderr.splitlines() or ["killed"])[-1][:40]}'
-    found = json.loads(result.stdout.splitlines()[-1])
-    return f'{found["peak"]:,.0f}  (+{found["peak"] - found["before"]:,.0f})'
+        return dict(failed=(result.stderr.splitlines() or ['killed'])[-1][:60])
+    return json.loads(result.stdout.splitlines()[-1])
 
 
-def time_ratio(args: argparse.Namespace) -> list[float]:
-    """Seconds of a sliced step over those of a whole one, pair by pair."""
-    ways = [Steps(args, None), Steps(args, args.chunk_size)]
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+def cell(found: dict | None) -> str:
+    if found is None:
+        return '-'
+    if 'failed' in found:
+        return f'failed: {found["failed"]}'
+    speed = f', {found["samples_per_s"]:,.0f} samples/s' if 'samples_per_s' in found else ''
+    return f'{found["peak_mb"]:,.0f}  (+{found["growth_mb"]:,.0f}){speed}'
+
+
+def time_ratios(args: argparse.Namespace, chunk_size: int) -> list[float]:
+    """Seconds of a sliced step over those of a whole one on a CPU, pair by pair."""
+    ways = [Steps(args, None), Steps(args, chunk_size)]
+    inputs = ways[0].make(args.time_batch)
     ratios = []
     for _ in track(range(args.repeats + 1), 'timing', transient=True):
         took = []
         for way in ways:
-            begin = clock()
-            way.take(args.time_batch)
-            took.append(clock() - begin)
+            begin = time.process_time()
+            way.take(inputs)
+            took.append(time.process_time() - begin)
         ratios.append(took[1] / took[0])
     return ratios[1:]  # the first warms up
 
@@ -159,18 +190,37 @@ def main() -> None:
     if args.measure:
         measure(args)
         return
+    whole = args.batches if args.whole is None else args.whole
+    found: dict[int, dict[int, dict]] = {}  # batch -> slice (0: whole) -> figures
+    for batch in track(sorted({*args.batches, *whole}), 'memory', transient=True):
+        sizes = [0] * (batch in whole) + args.chunk_sizes * (batch in args.batches)
+        found[batch] = {size: run_measure(args, batch, size) for size in sizes}
+    console = Console(width=130)
     table = Table(title=f'Peak memory in MB (growth over a step of 8) on {get_device()}')
-    for column in ('batch', 'whole', f'slices of {args.chunk_size}'):
+    for column in ('batch', 'whole', *(f'slices of {size}' for size in args.chunk_sizes)):
         table.add_column(column, justify='right')
-    for batch in track(args.batches, 'memory', transient=True):
-        table.add_row(str(batch), *(run_measure(args, batch, c) for c in (0, args.chunk_size)))
-    ratios = time_ratio(args)
-    console = Console()
+    for batch, row in found.items():
+        table.add_row(str(batch), *(cell(row.get(size)) for size in (0, *args.chunk_sizes)))
     console.print(table)
-    console.print(
-        f'Time of a sliced step at batch {args.time_batch}: {statistics.median(ratios):.2f} times '
-        f'the whole one ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)'
-    )
+
+    largest = max(args.batches)
+    speeds = [row[0].get('samples_per_s') for row in found.values() if 0 in row]
+    reference = next((speed for speed in reversed(speeds) if speed), None)
+    ratios = {}
+    for size in args.chunk_sizes:
+        if get_device() == 'cpu':
+            pairs = time_ratios(args, size)
+            ratio, against = statistics.median(pairs), f'a whole one of {args.time_batch}'
+            spread = f' ({min(pairs):.2f} to {max(pairs):.2f}, {len(pairs)} pairs)'
+        elif reference and 'samples_per_s' in found[largest][size]:
+            ratio = reference / found[largest][size]['samples_per_s']
+            against, spread = f'that of the largest whole batch, at {largest} samples', ''
+        else:
+            continue
+        ratios[size] = ratio
+        console.print(f'Time in slices of {size}: {ratio:.2f} times {against}{spread}')
+    if args.json:
+        args.json.write_text(json.dumps(dict(memory=found, time_of_slices=ratios)))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from mmslip.datasets.tokenizer import CLIPTokenizer
+from mmslip.datasets.text.tokenizer import CLIPTokenizer
 
 try:
     from open_clip.tokenizer import SimpleTokenizer

@@ -8,11 +8,14 @@ and only the processor's time counts.
     python tools/benchmarks/train_throughput.py --size base --batch 256 --amp --compile --memory
     python tools/benchmarks/train_throughput.py --size tiny --image-size 64 --batch 16
 
-Utilisation is the arithmetic of the model's matrix products (forward times three; what is computed
-again does not count, nor does the comparison of embeddings) by what the device could have done.
+Utilisation (MFU) is 3 x F / (seconds x P). F are the FLOPs, two for each multiplication and
+addition, of the matrix products and attention of a forward pass over the batch; what is computed
+again does not count, nor does the comparison of embeddings. P is the dense peak of the device in
+bfloat16. A model that the GPU has no memory for is left out of the timing.
 """
 
 import argparse
+import json
 import logging
 import multiprocessing
 import re
@@ -30,8 +33,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmslip.engine.hooks.compile import compile_blocks
+from mmslip.engine.speed.compile import compile_blocks
 from mmslip.models import SLIP
+from mmslip.models.blocks import find_blocks
 
 # Width, layers, heads of the image tower; of the text tower; width of the self-supervised head.
 SIZES = {
@@ -42,13 +46,24 @@ SIZES = {
 }
 MODELS = ['clip', 'slip', 'slip_cheap', 'simclr', 'open_clip']
 # Dense bfloat16 TFLOP/s by the vendor, by a part of the device's name.
-PEAK_TFLOPS = {'B200': 2250, 'H200': 989, 'H100': 989, 'A100': 312, 'L40S': 362, 'A10G': 70}
+PEAK_TFLOPS = {
+    'B200': 2250,
+    'H200': 989,
+    'H100': 989,
+    'H100 PCIe': 756,
+    'A100': 312,
+    'L40S': 362,
+    'L4': 121,
+    'A10G': 70,
+    'RTX 4090': 165,
+}
 OPTIMIZER = dict(type='AdamW', lr=1e-4, weight_decay=0.1, betas=(0.9, 0.98), fused=True)
 Step = Callable[[], object]
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Options of a step."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--models', nargs='+', choices=MODELS, default=MODELS, help='first is 1.0')
     parser.add_argument('--size', choices=SIZES, default='base')
     parser.add_argument('--image-size', type=int, default=224)
@@ -60,11 +75,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--compile', action='store_true', help="compile every model's blocks")
     parser.add_argument('--channels-last', action='store_true', help='images as (B, H, W, 3)')
     parser.add_argument('--chunk-size', type=int, help='of mmslip; open_clip has no such thing')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write what is printed there too')
+    return parser
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=5, help='steps of each model in a round')
-    parser.add_argument('--memory', action='store_true', help='measure it, in processes of its own')
+    parser.add_argument(
+        '--memory', action='store_true', help='on a CPU measure it too, in processes of its own'
+    )
     parser.add_argument('--peak-tflops', type=float, help='of the device; some are known')
-    args = parser.parse_args()
+    return complete(parser.parse_args())
+
+
+def complete(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what follows from other options, and the device."""
     args.caption = args.caption or args.context
     args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return args
@@ -150,7 +177,7 @@ def ours(name: str, args: argparse.Namespace) -> Step:
     logging.disable(logging.NOTSET)
     prepare(model, model.backbone.patch_embed, args)
     if args.compile:
-        compile_blocks(model)
+        compile_blocks(find_blocks(model))
     cfg = dict(constructor='mmslip.NoDecay1dOptimWrapperConstructor', optimizer=OPTIMIZER)
     wrapper = build_optim_wrapper(model, cfg)
 
@@ -183,7 +210,7 @@ def open_clip(args: argparse.Namespace) -> Step:
     )
     prepare(model, model.visual.conv1, args)
     if args.compile:
-        compile_blocks(model, ['ResidualAttentionBlock'])
+        compile_blocks(find_blocks(model))
     params = list(model.parameters())
     groups = [
         dict(params=[param for param in params if param.ndim >= 2]),
@@ -252,14 +279,12 @@ def seconds(step: Step, number: int, device: str) -> float:
 
 
 def peak_memory(name: str, args: argparse.Namespace) -> float:
-    """GiB that two steps take, of the GPU or of this process, which runs nothing else."""
+    """GiB that two steps take of this process, which runs nothing else, on a CPU."""
     torch.set_num_threads(1)
-    before = 0 if args.device == 'cuda' else resident_peak()
+    before = resident_peak()
     step = build(name, args)
     for _ in range(2):
         step()
-    if args.device == 'cuda':
-        return torch.cuda.max_memory_allocated() / 2**30
     return (resident_peak() - before) / 2**30
 
 
@@ -276,56 +301,94 @@ def peak_flops(args: argparse.Namespace) -> float:
         return args.peak_tflops * 1e12
     if args.device == 'cuda':
         name = torch.cuda.get_device_name()
-        known = [peak for part, peak in PEAK_TFLOPS.items() if part in name and args.amp]
-        return 1e12 * max(known, default=0)
+        known = [part for part in PEAK_TFLOPS if part in name and args.amp]
+        return 1e12 * PEAK_TFLOPS[max(known, key=len)] if known else 0
     a = torch.rand(2048, 2048, dtype=torch.bfloat16 if args.amp else torch.float32)
     return 2 * 2048**3 / min(seconds(lambda: a @ a, 1, 'cpu') for _ in range(5))
 
 
-def measure(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of a step in each round, by model."""
-    steps = {name: build(name, args) for name in args.models}
-    for step in steps.values():
-        for _ in range(3):  # allocate, choose kernels, compile
-            step()
+def warm_up(name: str, args: argparse.Namespace) -> tuple[Step, float | None]:
+    """A step that has been taken, and the GiB of a GPU that its model took in it at most."""
+    on_gpu = args.device == 'cuda'
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if on_gpu else 0
+    step = build(name, args)
+    for _ in range(3):  # allocate, choose kernels, compile
+        step()
+    return step, (torch.cuda.max_memory_allocated() - before) / 2**30 if on_gpu else None
+
+
+def measure(
+    args: argparse.Namespace,
+) -> tuple[dict[str, list[float]], dict[str, float | None]]:
+    """Seconds of a step in each round, and GiB, by model."""
+    steps, memory = {}, {}
+    for name in args.models:
+        try:
+            steps[name], memory[name] = warm_up(name, args)
+        except torch.OutOfMemoryError:
+            print(f'{name}: the GPU has no memory for a batch of {args.batch}')
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(args.rounds):
         for name, step in steps.items():
             times[name].append(seconds(step, args.steps, args.device) / args.steps)
-    return times
+    return times, memory
 
 
 def spread(values: Sequence[float]) -> str:
     return f'{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})'
 
 
-def main() -> None:
-    args = parse_args()
-    torch.set_num_threads(1)
+def figures(args: argparse.Namespace, peak: float) -> dict[str, dict]:
+    """What was measured, by model; times are those of each round."""
     memory = {}
-    if args.memory:
+    if args.memory and args.device == 'cpu':
         for name in args.models:
             with multiprocessing.get_context('spawn').Pool(1) as pool:
                 memory[name] = pool.apply(peak_memory, (name, args))
-    times, peak = measure(args), peak_flops(args)
-    first = times[args.models[0]]
-    table = Table('model', 'images/s', 'ms a step', f'times the step of {args.models[0]}')
-    for column in ('GFLOP a step', 'utilisation', 'peak GiB'):
-        table.add_column(column, justify='right')
+    times, on_gpu = measure(args)
+    first = next(iter(times.values()), [])
+    found = {}
     for name, values in times.items():
         median, flops = statistics.median(values), count_flops(name, args)
+        found[name] = dict(
+            images_per_s=args.batch / median,
+            ms_a_step=1000 * median,
+            times_first=[value / other for value, other in zip(values, first, strict=True)],
+            gflop_a_step=flops / 1e9,
+            utilisation=flops / median / peak if peak else None,
+            peak_gib=memory.get(name, on_gpu[name]),
+        )
+    return found
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(1)
+    peak = peak_flops(args)
+    found = figures(args, peak)
+    table = Table('model', 'images/s', 'ms a step', f'times the step of {next(iter(found), "-")}')
+    for column in ('GFLOP a step', 'utilisation', 'peak GiB'):
+        table.add_column(column, justify='right')
+    for name, row in found.items():
         table.add_row(
             name,
-            f'{args.batch / median:.1f}',
-            f'{1000 * median:.1f}',
-            spread([value / other for value, other in zip(values, first, strict=True)]),
-            f'{flops / 1e9:.1f}',
-            f'{flops / median / peak:.0%}' if peak else '-',
-            f'{memory[name]:.2f}' if memory else '-',
+            f'{row["images_per_s"]:.1f}',
+            f'{row["ms_a_step"]:.1f}',
+            spread(row['times_first']),
+            f'{row["gflop_a_step"]:.1f}',
+            '-' if row['utilisation'] is None else f'{row["utilisation"]:.0%}',
+            '-' if row['peak_gib'] is None else f'{row["peak_gib"]:.2f}',
         )
     device = torch.cuda.get_device_name() if args.device == 'cuda' else 'one core'
     print(f'PyTorch {torch.__version__}, {device}, {peak / 1e12:.3g} TFLOP/s; {vars(args)}')
     Console(width=130).print(table)
+    if args.json:
+        args.json.write_text(json.dumps(dict(device=device, peak_tflops=peak / 1e12, models=found)))
+    if not found:
+        raise SystemExit('No model took a step.')
 
 
 if __name__ == '__main__':

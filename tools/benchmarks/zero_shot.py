@@ -27,7 +27,8 @@ from torchvision import transforms as tv
 
 import mmslip.datasets  # noqa: F401  (registers the transforms)
 from mmslip.datasets import CLIPTokenizer
-from mmslip.evaluation import ClassEmbedder, list_tasks, load_task
+from mmslip.datasets.tasks import list_tasks, load_task
+from mmslip.evaluation import ClassEmbedder, score_classes
 from mmslip.evaluation.class_embeddings import prompts_of
 from mmslip.registry import MODELS
 
@@ -83,8 +84,8 @@ def our_images(
     loader = DataLoader(
         _Mapped(items, lambda item: pipeline(dict(item))), batch_size=32, collate_fn=default_collate
     )
-    model.class_embeddings = classes
     samples = [sample for batch in loader for sample in model.test_step(batch)]
+    score_classes(samples, classes)
     return {
         task: torch.stack([sample.pred_score for sample in samples if sample.task == task])
         for task in sets

@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument('--npm-dir', type=Path, required=True, help='folder of the npm packages')
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
     args = parser.parse_args()
-    fetch_packages(args.npm_dir)
+    fetch_packages(args.npm_dir, VERSIONS)
     emoji = load_emoji(args.npm_dir)
     tables = name_tables(args.npm_dir, emoji)
     samples, sources = [], {}

@@ -32,6 +32,8 @@ VERSIONS = {
     '@iconify-json/fluent-emoji-flat': '1.2.6',
     NAMES_PACKAGE: '17.0.0',
 }
+# Names and keywords in all languages; those of the derived package are put together of others.
+CLDR_VERSIONS = {'cldr-annotations-full': '48.2.0', 'cldr-annotations-derived-full': '48.2.0'}
 # Icons of fxemoji whose name means another emoji than the one drawn (`wave` is one of water), or
 # that came out as a black box.
 FALSE_FRIENDS = {'bow', 'couple', 'down', 'keyboard', 'kiss', 'pout', 'pouting', 'sunglasses'}
@@ -41,7 +43,7 @@ SHORTCODES = ('emojibase', 'github', 'iamcal', 'joypixels')
 
 @dataclass(frozen=True)
 class Emoji:
-    """What Unicode says about one emoji.
+    """Facts of Unicode about one emoji.
 
     Attributes:
         codepoint: Hexadecimal code points joined by hyphens, without variation selectors.
@@ -65,15 +67,16 @@ def clean_codepoint(codepoint: str) -> str:
 
 def package_path(npm_dir: Path, package: str) -> Path:
     """Return where `npm pack` puts a package."""
-    return npm_dir / f'{package.lstrip("@").replace("/", "-")}-{VERSIONS[package]}.tgz'
+    version = {**VERSIONS, **CLDR_VERSIONS}[package]
+    return npm_dir / f'{package.lstrip("@").replace("/", "-")}-{version}.tgz'
 
 
-def fetch_packages(npm_dir: Path) -> None:
+def fetch_packages(npm_dir: Path, versions: dict[str, str]) -> None:
     """Fetch the packages that `npm_dir` lacks."""
-    missing = [p for p in VERSIONS if not package_path(npm_dir, p).exists()]
+    missing = [p for p in versions if not package_path(npm_dir, p).exists()]
     if not missing:
         return
-    specs = [f'{p}@{VERSIONS[p]}' for p in missing]
+    specs = [f'{p}@{versions[p]}' for p in missing]
     if shutil.which('npm') is None:
         raise SystemExit(
             f'{npm_dir} lacks {", ".join(package_path(npm_dir, p).name for p in missing)} and npm '

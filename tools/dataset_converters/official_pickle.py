@@ -20,6 +20,7 @@ from plain_pickle import load_npy, load_pickle
 from rich.progress import track
 
 from mmslip.datasets import CaptionTable
+from mmslip.datasets.io.captions import captions_of
 
 IMAGE_KEYS = ('image_name', 'image_id')
 CAPTION_KEYS = ('captions', 'caption')
@@ -68,14 +69,9 @@ def convert(
             image, *texts = row
         else:
             raise ValueError(f'{where} must be a dict or (index, text, ...), not {row!r:.80}')
-        texts = [texts] if isinstance(texts, str) else texts
         if isinstance(image, bool) or not isinstance(image, (int, str)):
             raise ValueError(f'{where}: the image must be a number or a name, not {image!r:.80}')
-        if not isinstance(texts, (list, tuple)) or not all(
-            text is None or isinstance(text, str) for text in texts
-        ):
-            raise ValueError(f'{where}: the captions must be texts, not {texts!r:.80}')
-        captions = [text.strip() for text in texts if text and text.strip()]
+        captions = captions_of(dict(captions=texts), ['captions'], where)
         if captions:
             yield str(image), captions
         else:

@@ -20,7 +20,7 @@ _PLAIN_DTYPE = re.compile(r'[<>=|]?([?biufSU]\d*|O8?)')
 
 
 class _DType:
-    """What a pickle says of an array's type: name, then byte order in its state."""
+    """Type of an array in a pickle: name, then byte order in its state."""
 
     def __init__(self, name: object, *_: object) -> None:
         if not isinstance(name, str) or not _PLAIN_DTYPE.fullmatch(name):

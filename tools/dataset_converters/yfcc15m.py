@@ -32,7 +32,8 @@ import numpy as np
 from rich.progress import open as open_with_progress
 
 from mmslip.datasets import CaptionTable
-from mmslip.datasets.caption_table import CaptionTableWriter
+from mmslip.datasets.io.caption_table import CaptionTableWriter
+from mmslip.datasets.io.captions import captions_of
 
 EXPECTED = 14_689_580
 COLUMNS, TITLE, DESCRIPTION = 25, 8, 9
@@ -75,7 +76,7 @@ def read_downloaded(path: Path) -> np.ndarray:
 
 @dataclass
 class State:
-    """How far a conversion is."""
+    """Progress of a conversion."""
 
     inputs: str  # what it reads, to see that it is the same after an interruption
     seen: np.ndarray  # bool (N,): the wanted rows found so far
@@ -86,7 +87,7 @@ class State:
 
 
 def describe(paths: Sequence[Path], rows: np.ndarray, photos: np.ndarray) -> str:
-    """What tells one conversion from another."""
+    """Text that tells one conversion from another."""
     files = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     return f'{files} {zlib.crc32(rows.tobytes())} {zlib.crc32(photos.tobytes())}'
 
@@ -105,7 +106,7 @@ def read_lines(path: Path, offset: int) -> Iterator[bytes]:
 
 
 def begin(inputs: str, number: int, writer: CaptionTableWriter) -> State:
-    """Where a conversion of `number` rows has to begin or go on."""
+    """State in which a conversion of `number` rows has to begin or go on."""
     if not writer.state:
         return State(inputs, np.zeros(number, bool))
     if str(writer.state['inputs']) != inputs:
@@ -174,7 +175,7 @@ def parse(row: int, rest: bytes, photo: int, where: str) -> list[str]:
             'lists count rows differently.'
         )
     texts = [clean(cells[column - 1]) for column in (TITLE, DESCRIPTION)]
-    return [text for text in texts if text]
+    return captions_of(dict(texts=texts), ['texts'], where)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

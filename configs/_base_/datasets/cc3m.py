@@ -10,11 +10,9 @@ The images are where img2dataset leaves them with `output_format='files'` and it
 folder; for other names, change `image_name`. Rows whose image could not be fetched are left out.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.ConceptualCaptionsDataset',
         data_root='data/cc3m/',

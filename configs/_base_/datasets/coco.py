@@ -7,11 +7,9 @@
     `-- train2017/000000000009.jpg, ...
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.COCOCaptionDataset',
         data_root='data/coco/',

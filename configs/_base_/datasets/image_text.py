@@ -9,11 +9,9 @@
 A caption may be a list of texts, of which one is drawn at every visit.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.ImageTextDataset',
         data_root='data/pairs/',

@@ -1,4 +1,4 @@
-"""ImageNet-1k for supervised training; an experiment adds `train_pipeline`.
+"""ImageNet-1k for supervised training; an experiment adds the pipeline.
 
 ::
 
@@ -16,12 +16,6 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 
-test_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bilinear'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
 train_dataloader = dict(
     num_workers=8,
     drop_last=True,
@@ -34,7 +28,16 @@ val_dataloader = dict(
     num_workers=8,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
+    dataset=dict(
+        type='ImageNet',
+        data_root='data/imagenet',
+        split='val',
+        pipeline=[
+            dict(type='mmslip.LoadImage'),
+            dict(type='mmslip.ResizeCenterCrop', size=224, edge=256),
+            dict(type='PackInputs'),
+        ],
+    ),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 val_cfg = dict()

@@ -8,11 +8,9 @@
 Needs `pip install pyarrow`. Files with large row groups are slow in random order: docs/data.md.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.ParquetDataset',
         data_root='data/parquet/',

@@ -9,11 +9,9 @@
 Entries whose image could not be fetched are left out.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.RedCapsDataset',
         data_root='data/redcaps/',

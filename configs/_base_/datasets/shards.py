@@ -8,11 +8,9 @@
 The caption stands under `caption` in the .json; for other keys, change `caption_keys`.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.ShardDataset',
         data_root='data/shards/',

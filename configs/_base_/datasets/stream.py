@@ -5,15 +5,16 @@
     https://example.org/pairs/
     `-- 00000.tar, 00001.tar, ...   members 000000012.jpg and 000000012.json (or .txt), ...
 
-Needs `pip install 'mmslip[stream]'`. `shards` may be paths or commands (`pipe:...`), too; there
-must be at least as many as workers of all processes. A stream has no end, so it takes the iteration
-loop, `train_cfg=dict(by_epoch=False, max_iters=...)`: docs/data.md.
+Needs `pip install 'mmslip[stream]'`. `shards` may be paths or commands (`pipe:...`), too. Every
+worker of every process fetches all of them, so let there be few. A stream takes the iteration loop,
+`train_cfg=dict(by_epoch=False, max_iters=...)`: docs/data.md.
 """
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
     sampler=None,  # the stream splits and shuffles itself
-    collate_fn=dict(type='default_collate'),
+    drop_last=False,
     dataset=dict(
         type='mmslip.StreamDataset',
         shards='https://example.org/pairs/{00000..00127}.tar',

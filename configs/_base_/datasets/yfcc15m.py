@@ -1,10 +1,8 @@
 """YFCC15M: 14,689,580 photographs with a title, a description or both."""
 
+_base_ = ['../views/slip.py']
+
 train_dataloader = dict(
-    num_workers=8,
-    drop_last=True,
-    sampler=dict(type='mmslip.VisitSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmslip.YFCC15MDataset',
         data_root='data/yfcc15m/',

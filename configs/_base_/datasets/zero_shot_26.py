@@ -15,17 +15,13 @@ zero_shot_sets = dict(
         type='mmslip.EvaluationDataset',
         task='cifar10',
         samples=10000,
-        dataset=dict(
-            type='CIFAR10', data_root='data/cifar10', split='test', test_mode=True, download=False
-        ),
+        dataset=dict(type='mmslip.CIFAR', data_root='data/cifar10/cifar-10-batches-py'),
     ),
     cifar100=dict(
         type='mmslip.EvaluationDataset',
         task='cifar100',
         samples=10000,
-        dataset=dict(
-            type='CIFAR100', data_root='data/cifar100', split='test', test_mode=True, download=False
-        ),
+        dataset=dict(type='mmslip.CIFAR', data_root='data/cifar100/cifar-100-python'),
     ),
     cub200=dict(
         type='mmslip.EvaluationDataset',
@@ -99,13 +95,22 @@ zero_shot_sets = dict(
         type='mmslip.EvaluationDataset',
         task='eurosat',
         samples=27000,  # all: no split was published
-        dataset=dict(type='CustomDataset', data_root='data/EuroSAT', data_prefix='2750'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/EuroSAT',
+            data_prefix=dict(img_path='2750'),
+            with_label=True,
+        ),
     ),
     resisc45=dict(
         type='mmslip.EvaluationDataset',
         task='resisc45',
         samples=31500,  # all: no split was published
-        dataset=dict(type='CustomDataset', data_root='data/NWPU-RESISC45'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/NWPU-RESISC45',
+            with_label=True,
+        ),
     ),
     gtsrb=dict(
         type='mmslip.EvaluationDataset',
@@ -130,26 +135,46 @@ zero_shot_sets = dict(
         type='mmslip.EvaluationDataset',
         task='country211',
         samples=21100,
-        dataset=dict(type='CustomDataset', data_root='data/country211', data_prefix='test'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/country211',
+            data_prefix=dict(img_path='test'),
+            with_label=True,
+        ),
     ),
     patch_camelyon=dict(
         type='mmslip.EvaluationDataset',
         task='patch_camelyon',
         samples=32768,
         # Published as HDF5: save the images as PNG in folders `0` (no tumour) and `1`.
-        dataset=dict(type='CustomDataset', data_root='data/patch_camelyon', data_prefix='test'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/patch_camelyon',
+            data_prefix=dict(img_path='test'),
+            with_label=True,
+        ),
     ),
     ucf101_frames=dict(
         type='mmslip.EvaluationDataset',
         task='ucf101_frames',
         samples=3783,  # the middle frames of the videos of testlist01.txt, a folder for each class
-        dataset=dict(type='CustomDataset', data_root='data/ucf101_frames', data_prefix='test'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/ucf101_frames',
+            data_prefix=dict(img_path='test'),
+            with_label=True,
+        ),
     ),
     kinetics700_frames=dict(
         type='mmslip.EvaluationDataset',
         task='kinetics700_frames',
         # Middle frames, a folder for each class. Without `samples`: videos disappear over time.
-        dataset=dict(type='CustomDataset', data_root='data/kinetics700_frames', data_prefix='val'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/kinetics700_frames',
+            data_prefix=dict(img_path='val'),
+            with_label=True,
+        ),
     ),
     clevr_counts=dict(
         type='mmslip.EvaluationDataset',
@@ -174,7 +199,12 @@ zero_shot_sets = dict(
         type='mmslip.EvaluationDataset',
         task='rendered_sst2',
         samples=1821,
-        dataset=dict(type='CustomDataset', data_root='data/rendered-sst2', data_prefix='test'),
+        dataset=dict(
+            type='mmslip.FolderDataset',
+            data_root='data/rendered-sst2',
+            data_prefix=dict(img_path='test'),
+            with_label=True,
+        ),
     ),
     imagenet=dict(
         type='mmslip.EvaluationDataset',
@@ -184,20 +214,23 @@ zero_shot_sets = dict(
     ),
 )
 
-# As published: the short side to 224 by Pillow's antialiased bilinear filter, then the centre.
-test_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='ResizeEdge', scale=224, edge='short', backend='pillow', interpolation='bilinear'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='mmslip.PackSLIPInputs'),
-]
-
 test_dataloader = dict(
     batch_size=256,
     num_workers=8,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mmslip.EvaluationSuite', datasets=zero_shot_sets, pipeline=test_pipeline),
+    dataset=dict(
+        type='mmslip.EvaluationSuite',
+        datasets=zero_shot_sets,
+        # As published: the short side to 224 by Pillow's antialiased bilinear filter, then the
+        # centre.
+        pipeline=[
+            dict(type='mmslip.LoadImage'),
+            dict(type='mmslip.ResizeCenterCrop', size=224),
+            dict(type='mmslip.PackSLIPInputs'),
+        ],
+    ),
 )
+del zero_shot_sets  # `test_dataloader.dataset.datasets` has them
 test_evaluator = dict(type='mmslip.ZeroShotAccuracy')
 test_cfg = dict()

@@ -6,12 +6,6 @@ Here with SLIP's ViT-B/16; `--model CONFIG` takes another model, with a text tow
 _base_ = ['../../slip/slip_vit-b16_yfcc15m.py']
 
 imagenet = dict(type='mmslip.EvaluationDataset', task='imagenet')
-test_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bilinear'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='mmslip.PackSLIPInputs'),
-]
 test_dataloader = dict(
     batch_size=256,
     num_workers=8,
@@ -32,7 +26,11 @@ test_dataloader = dict(
                 dataset=dict(type='ImageNet', data_root='data/imagenet', split='val'),
             ),
         ),
-        pipeline=test_pipeline,
+        pipeline=[
+            dict(type='mmslip.LoadImage'),
+            dict(type='mmslip.ResizeCenterCrop', size=224, edge=256),
+            dict(type='mmslip.PackSLIPInputs'),
+        ],
     ),
 )
 test_evaluator = [
@@ -42,3 +40,4 @@ test_evaluator = [
 test_cfg = dict()
 # The other processes wait while the first one learns, for hours rather than NCCL's ten minutes.
 env_cfg = dict(dist_cfg=dict(timeout=4 * 3600))
+del imagenet  # both sets have it

@@ -2,14 +2,6 @@
 
 _base_ = ['../../_base_/default_runtime.py', '../../_base_/datasets/imagenet.py']
 
-# Of SLIP, CLIP or SimCLR alike: only the backbone is taken.
-pretrained = 'work_dirs/slip_vit-b16_yfcc15m/epoch_25.pth'
-
-batch_size = 128  # x 8 GPUs = 1024
-lr = 4e-3  # for 8 GPUs x 128 = 1024; of the head: each layer below has `layer_decay` of the next
-max_epochs = 100
-warmup_epochs = 20
-
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -18,7 +10,11 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone.'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/slip_vit-b16_yfcc15m/epoch_25.pth',
+            prefix='backbone.',  # of SLIP, CLIP or SimCLR alike: only the backbone is taken
+        ),
     ),
     head=dict(
         type='LinearClsHead',
@@ -31,36 +27,41 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-train_pipeline = [
-    dict(type='mmslip.LoadImage'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='mmslip.RandomFlip', prob=0.5),
-    dict(
-        type='RandAugment',  # rand-m9-mstd0.5-inc1
-        policies='timm_increasing',
-        num_policies=2,
-        total_level=10,
-        magnitude_level=9,
-        magnitude_std=0.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
+train_dataloader = dict(
+    batch_size=128,  # x 8 GPUs = 1024
+    dataset=dict(
+        pipeline=[
+            dict(type='mmslip.LoadImage'),
+            dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+            dict(type='mmslip.RandomFlip', prob=0.5),
+            dict(
+                type='RandAugment',  # rand-m9-mstd0.5-inc1
+                policies='timm_increasing',
+                num_policies=2,
+                total_level=10,
+                magnitude_level=9,
+                magnitude_std=0.5,
+                hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
+            ),
+            dict(
+                type='RandomErasing',
+                erase_prob=0.25,
+                mode='rand',
+                min_area_ratio=0.02,
+                max_area_ratio=1 / 3,
+                fill_color=[103.53, 116.28, 123.675],  # BGR, as images are here
+                fill_std=[57.375, 57.12, 58.395],
+            ),
+            dict(type='PackInputs'),
+        ]
     ),
-    dict(
-        type='RandomErasing',
-        erase_prob=0.25,
-        mode='rand',
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        fill_color=[103.53, 116.28, 123.675],  # BGR, as images are here
-        fill_std=[57.375, 57.12, 58.395],
-    ),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
+)
 
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='LearningRateDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=lr, weight_decay=0.05, betas=(0.9, 0.999)),
+    # lr for 8 GPUs x 128 = 1024; of the head: each layer below has `layer_decay_rate` of the next
+    optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05, betas=(0.9, 0.999)),
     paramwise_cfg=dict(
         layer_decay_rate=0.65,
         flat_decay_mult=0.0,  # biases and norms
@@ -70,17 +71,13 @@ optim_wrapper = dict(
         },
     ),
 )
+# Rates of the head; the layers start and end at the same fractions of their own.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6 / lr, end=warmup_epochs, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=1e-6 / lr,
-        begin=warmup_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
+    dict(type='mmslip.WarmupLR', start=1e-6, end=20, convert_to_iter_based=True),
+    # To 4e-3 * 2.5e-4 = 1e-6.
+    dict(type='CosineAnnealingLR', eta_min_ratio=2.5e-4, begin=20, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+train_cfg = dict(by_epoch=True, max_epochs=100)
 auto_scale_lr = dict(base_batch_size=1024)  # 8 GPUs x 128
 # The protocol and the task, by which results are recorded and stand beside the published ones.
 val_evaluator = dict(prefix='finetune/imagenet')

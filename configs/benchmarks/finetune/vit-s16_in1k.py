@@ -2,9 +2,11 @@
 
 _base_ = ['vit-b16_in1k.py']
 
-pretrained = 'work_dirs/slip_vit-s16_yfcc15m/epoch_25.pth'
-
 model = dict(
-    backbone=dict(arch='small', drop_path_rate=0.0, init_cfg=dict(checkpoint=pretrained)),
+    backbone=dict(
+        arch='small',
+        drop_path_rate=0.0,
+        init_cfg=dict(checkpoint='work_dirs/slip_vit-s16_yfcc15m/epoch_25.pth'),
+    ),
     head=dict(in_channels=384),
 )

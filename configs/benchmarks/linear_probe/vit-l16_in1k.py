@@ -2,9 +2,11 @@
 
 _base_ = ['vit-b16_in1k.py']
 
-pretrained = 'work_dirs/slip_vit-l16_yfcc15m/epoch_25.pth'
-
 model = dict(
-    backbone=dict(arch='large', frozen_stages=24, init_cfg=dict(checkpoint=pretrained)),
+    backbone=dict(
+        arch='large',
+        frozen_stages=24,
+        init_cfg=dict(checkpoint='work_dirs/slip_vit-l16_yfcc15m/epoch_25.pth'),
+    ),
     head=dict(in_channels=1024),
 )

@@ -23,14 +23,7 @@ test_dataloader = dict(
         samples=5000,
         pipeline=[
             dict(type='mmslip.LoadImage'),
-            dict(
-                type='ResizeEdge',
-                scale=224,
-                edge='short',
-                backend='pillow',
-                interpolation='bilinear',
-            ),
-            dict(type='CenterCrop', crop_size=224),
+            dict(type='mmslip.ResizeCenterCrop', size=224),
             dict(type='mmslip.TokenizeCaptions'),
             dict(type='mmslip.PackSLIPInputs'),
         ],

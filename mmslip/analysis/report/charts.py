@@ -1,15 +1,18 @@
-"""Drawings of a report, as SVG and HTML without anything from elsewhere.
+"""Charts of a report, as SVG and HTML without anything from elsewhere.
 
-Colours are classes that the style sheet defines, so that they follow the reader's light or dark
-mode; every text goes through an escape.
+Their colours are variables of the style sheet, so that they follow the reader's light or dark mode.
 """
 
+import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mmslip.analysis.report.runs import Run
@@ -19,9 +22,25 @@ __all__ = ['bar_groups', 'curve_panels', 'heat_map']
 
 # In the order of a report; quantities that are not here follow by name.
 _FIRST = ('loss', 'loss_clip', 'loss_ssl', 'acc_clip', 'acc_ssl', 'logit_scale', 'lr')
-_LAST = ('images_per_s',)
-_WIDTH, _HEIGHT = 380, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 372, 8, 176
+_LAST = ('images_per_s', 'captioned', 'bare')
+_WIDTH, _HEIGHT = 380, 200  # points
+_PLACE = (0.116, 0.12, 0.863, 0.84)  # of the axes: left, bottom, width, height, of the whole
+# Stand-ins that Matplotlib draws with, for the variables of the style sheet.
+_CURVES = [f'#00000{number}' for number in range(1, 9)]
+_QUIET, _LINE = '#00000a', '#00000b'
+_VARIABLES = {
+    **{colour: f'var(--c{number})' for number, colour in enumerate(_CURVES)},
+    _QUIET: 'var(--quiet)',
+    _LINE: 'var(--line)',
+}
+# Text as text, and the same ids at every writing.
+_STYLE = {'font.size': 11, 'lines.markersize': 4, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmslip'}
+# What an SVG needs outside of an HTML page only, or would do to the rest of the page.
+_FOREIGN = re.compile(
+    r'<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?="[^"]*"| id="[a-z2.]+_\d+"|'
+    r'font-family: [^;]*; ',
+    re.DOTALL,
+)
 _MAX_POINTS = 300  # of a curve: more than its pixels show nothing
 _SCALES = (1, 2, 5, 10, 20, 50, 100)
 Point = tuple[float, float]
@@ -48,48 +67,35 @@ def line_chart(curves: Sequence[tuple[int, str, Sequence[Point]]]) -> Markup:
 
     The points stand in ``data-curves``, from which the page's script reads out values.
     """
-    thinned = [(number, name, thin(points)) for number, name, points in curves]
-    points = np.concatenate([np.array(curve) for _, _, curve in thinned])
-    (left, low), (right, high) = points.min(axis=0), points.max(axis=0)
-    right = right if right > left else left + 1
-    # A flat curve gets room, too.
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 1
-    low, high = low - room, high + room
-
-    def x(value: float) -> float:
-        return round(_LEFT + (value - left) / (right - left) * (_RIGHT - _LEFT), 1)
-
-    def y(value: float) -> float:
-        return round(_BOTTOM - (value - low) / (high - low) * (_BOTTOM - _TOP), 1)
-
-    parts = []
-    for tick in ticks(low, high):
-        parts.append(f'<path class="grid" d="M{_LEFT} {y(tick)}H{_RIGHT}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4}" class="end">{short(tick)}</text>')
-    for tick in ticks(left, right):
-        parts.append(f'<text x="{x(tick)}" y="{_BOTTOM + 17}" class="mid">{short(tick)}</text>')
-    for number, _, curve in thinned:
-        line = 'M' + 'L'.join(f'{x(step)} {y(value)}' for step, value in curve)
-        dots = '' if len(curve) > 20 else ''.join(
-            f'<circle cx="{x(step)}" cy="{y(value)}" r="2"/>' for step, value in curve
-        )  # fmt: skip
-        parts.append(f'<g class="curve c{number % 8}"><path d="{line}"/>{dots}</g>')
-    data = dict(
-        curves=[
-            dict(
-                name=name,
-                color=number % 8,
-                steps=[step for step, _ in curve],
-                values=[float(f'{value:.4g}') for _, value in curve],
-                at=[[x(step), y(value)] for step, value in curve],
-            )
-            for number, name, curve in thinned
-        ]
-    )
+    thinned = [(number % 8, name, np.array(thin(points))) for number, name, points in curves]
+    buffer = io.StringIO()
+    with rc_context(_STYLE):
+        figure = Figure((_WIDTH / 72, _HEIGHT / 72), dpi=72)
+        axes = figure.add_axes(_PLACE, xmargin=0)
+        axes.spines[:].set_visible(False)
+        axes.grid(axis='y', color=_LINE, linewidth=1, clip_on=False)
+        axes.tick_params(length=0, colors=_QUIET)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_major_formatter(lambda value, _: short(value))
+        for color, _, points in thinned:
+            dots = dict(marker='o') if len(points) <= 20 else {}
+            axes.plot(*points.T, color=_CURVES[color], linewidth=1.6, clip_on=False, **dots)
+        figure.savefig(buffer, format='svg', transparent=True, metadata=dict(Date=None))
+    data = []
+    for color, name, points in thinned:
+        steps, values = points.T.tolist()
+        # Upwards in Matplotlib is downwards in SVG.
+        at = np.abs(axes.transData.transform(points) - (0, _HEIGHT)).round(1).tolist()
+        values = [float(f'{value:.4g}') for value in values]
+        data.append(dict(name=name, color=color, steps=steps, values=values, at=at))
+    svg = _FOREIGN.sub('', buffer.getvalue().partition('<svg')[2])
+    svg = re.sub(r'#00000[0-9a-f]', lambda found: _VARIABLES[found[0]], svg)
+    data = escape(json.dumps(dict(curves=data)))
+    rule = f'<path class="rule" d="M0 0V{_HEIGHT * (1 - _PLACE[1]):g}"/>'
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'data-curves="{escape(json.dumps(data))}">{"".join(parts)}'
-        f'<path class="rule" d="M0 {_TOP}V{_BOTTOM}"/></svg>'
+        f'<svg class="chart" role="img" data-curves="{data}"'
+        + svg.replace('</svg>', f'{rule}</svg>')
     )
 
 
@@ -99,12 +105,6 @@ def thin(points: Sequence[Point]) -> list[Point]:
         return [(float(step), float(value)) for step, value in points]
     groups = np.array_split(np.array(points, float), _MAX_POINTS)
     return [(round(float(step)), float(value)) for step, value in (g.mean(axis=0) for g in groups)]
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two."""
-    found = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(tick) for tick in found if low <= tick <= high]
 
 
 def short(value: float) -> str:

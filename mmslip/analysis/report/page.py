@@ -88,10 +88,12 @@ def _shown(task: str, runs: Sequence[Run]) -> Any:
 
 
 def _origin(record: dict[str, Any]) -> str:
-    """What was evaluated, in a few words."""
-    checkpoint = record.get('checkpoint')
-    epoch = f'epoch {record["epoch"]}' if record.get('epoch') is not None else ''
-    parts = record['mode'], Path(checkpoint).name if checkpoint else '', epoch
+    """Mode, checkpoint and epoch, or step, of an evaluation, as one text."""
+    checkpoint, epoch, step = (record.get(key) for key in ('checkpoint', 'epoch', 'iter'))
+    trained = f'epoch {epoch}' if epoch or (epoch == 0 and not step) else ''
+    if step and not trained:
+        trained = f'step {step:,}'
+    parts = record['mode'], Path(checkpoint).name if checkpoint else '', trained
     return ', '.join(part for part in parts if part)
 
 

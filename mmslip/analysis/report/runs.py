@@ -1,20 +1,24 @@
-"""What a work folder holds: settings, curves, figures and pictures."""
+"""Contents of a work folder: settings, curves, figures and pictures."""
 
+import ast
 import base64
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 __all__ = ['Run', 'read_runs']
 
 # A log line's own coordinates, and what only the programmer of a data pipeline looks at.
 _NO_CURVE = ('epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'base_lr')
+# Of a record.
+_NEEDED = ('protocol', 'task', 'metric', 'value', 'mode', 'iter', 'time')
+# What reading a config or describing it raises where it is damaged, or made to look like one.
+_DAMAGE = (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
 Key = tuple[str | None, str | None, str]  # protocol, task, metric
 
 
@@ -101,12 +105,42 @@ def _read_settings(run: Run) -> None:
         return
     for path in configs:
         try:
-            config = Config.fromfile(path, import_custom_modules=False)
+            config = _read_config(path.read_text(encoding='utf-8'))
             described = {key: value for key, value in _describe(config) if value}
             # In the order of the last, which has most.
             run.settings = described | run.settings | described
-        except Exception as error:  # a config is a program
+        except (*_DAMAGE, OSError) as error:
             run.notes.append(f'{path.relative_to(run.path)} cannot be read: {error!r}.')
+
+
+def _read_config(text: str) -> dict[str, Any]:
+    """Settings of a config as mmengine writes it out: a program, which is not executed.
+
+    Raises:
+        SyntaxError, ValueError: It holds anything else than assignments of plain values.
+    """
+    settings = {}
+    for line in ast.parse(text).body:
+        if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+            raise ValueError(f'line {line.lineno} is no assignment of a plain value')
+        settings[line.targets[0].id] = _value_of(line.value)
+    return settings
+
+
+def _value_of(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name('dict'), args=[], keywords=entries):
+            return {entry.arg: _value_of(entry.value) for entry in entries}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            pairs = zip(keys, values, strict=True)
+            return {ast.literal_eval(key): _value_of(value) for key, value in pairs}
+        case ast.Call(func=ast.Name('dict'), args=[ast.Dict() as only], keywords=[]):
+            return _value_of(only)
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_value_of(item) for item in items]
+        case ast.Constant() | ast.UnaryOp():
+            return ast.literal_eval(node)
+    raise ValueError(f'line {node.lineno} holds no plain value')
 
 
 def _has_training(config: Path) -> tuple[bool, Path]:
@@ -114,15 +148,14 @@ def _has_training(config: Path) -> tuple[bool, Path]:
     return log.is_file() and '"iter"' in log.read_text(encoding='utf-8'), config
 
 
-def _describe(config: Config) -> Iterator[tuple[str, str]]:
+def _describe(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings that tell runs apart."""
     model = config.get('model') or {}
     backbone = model.get('backbone') or {}
     arch = backbone.get('arch') or backbone.get('depth')
     if isinstance(arch, dict):
         arch = f'{arch.get("num_layers")} layers of {arch.get("embed_dims")}'
-    halves = [(model.get('text_backbone'), 'text'), (model.get('ssl'), 'self-supervised')]
-    yield 'model', _join(_type(model), ' + '.join(name for part, name in halves if part))
+    yield 'method', _method(config)
     yield 'image tower', _join(_type(backbone), arch)
     yield 'self-supervised', _join(_type(model.get('ssl')), model.get('ssl') and _weight(model))
     loader = config.get('train_dataloader') or {}
@@ -137,6 +170,21 @@ def _describe(config: Config) -> Iterator[tuple[str, str]]:
         yield 'length', f'{length[key]:,} {unit}' if key in length else ''
     seed = (config.get('randomness') or {}).get('seed')
     yield 'seed', '' if seed is None else str(seed)
+
+
+def _method(config: dict[str, Any]) -> str:
+    """The method's own name; mmslip.SLIP is the class of CLIP and SimCLR as well."""
+    model = config.get('model') or {}
+    if _type(model) != 'SLIP':
+        return _type(model)
+    if not model.get('text_backbone'):
+        return _type(model.get('ssl'))
+    if not config.get('train_dataloader'):
+        return ''  # a test leaves out the self-supervised half, whatever the training was
+    language = 'SigLIP' if _type(model.get('head')) == 'SigLIPHead' else 'CLIP'
+    if not model.get('ssl'):
+        return language
+    return 'SLIP' if language == 'CLIP' else f'SLIP with the loss of {language}'
 
 
 def _weight(model: dict) -> str:
@@ -178,16 +226,17 @@ def _read_figures(run: Run) -> None:
         )
         return
     validated: dict[str, dict[float, float]] = {}
+    records = []
     for record in _lines(run, path):
         if 'skipped' in record:
             run.skipped[record['task']] = record['skipped']
-            continue
-        try:
-            key = record['protocol'], record['task'], record['metric']
-            value, mode, step = record['value'], record['mode'], record['iter']
-        except KeyError as error:
-            run.notes.append(f'A line of results.jsonl is left out: it has no {error}.')
-            continue
+        elif missing := [key for key in _NEEDED if key not in record]:
+            run.notes.append(f'A line of results.jsonl is left out: it has no {missing[0]!r}.')
+        else:
+            records.append(record)
+    for record in _told_apart(records):
+        key = record['protocol'], record['task'], record['metric']
+        value, mode, step = record['value'], record['mode'], record['iter']
         if mode == 'val' and record.get('official') and _is_finite(value):
             name = f'{key[0]}/{key[1]}_{key[2]}' if key[1] else f'{key[0]}/{key[2]}'
             validated.setdefault(name, {})[step] = value
@@ -197,6 +246,33 @@ def _read_figures(run: Run) -> None:
         run.curves[name] = sorted(points.items())
     for _, task, _ in run.figures:
         run.skipped.pop(task, None)
+
+
+def _told_apart(records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records whose key says what they are.
+
+    The exact linear probe, which records the strength ``l2`` it chose beside its accuracy, has the
+    protocol ``linear_exact``, since ``linear`` is the published one of 90 epochs of SGD. A mean
+    over sets has them as ``sets``, and is left out where it is of one. An epoch that is 0 because
+    steps were counted is None.
+    """
+    exact, sets = set(), defaultdict(set)
+    for record in records:
+        if record['protocol'] == 'linear' and record['metric'] == 'l2':
+            exact.add((record['time'], record['task']))
+        if record['protocol'] == 'zero_shot' and record['task'] and record.get('official'):
+            sets[record['time']].add(record['task'])
+    for record in records:
+        changes: dict[str, Any] = {}
+        if record['protocol'] == 'linear' and (record['time'], record['task']) in exact:
+            changes['protocol'] = 'linear_exact'
+        if record['protocol'] == 'zero_shot' and record['task'] is None:
+            changes['sets'] = sorted(sets[record['time']])
+            if len(changes['sets']) == 1:
+                continue
+        if record['iter'] and not record.get('epoch'):
+            changes['epoch'] = None
+        yield record | changes
 
 
 def _lines(run: Run, path: Path) -> Iterator[dict[str, Any]]:

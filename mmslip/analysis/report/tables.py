@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmslip.analysis.report.runs import Key, Run
+from mmslip.datasets.tasks import list_tasks, load_task
 from mmslip.evaluation.published import load_published
-from mmslip.evaluation.tasks import list_tasks, load_task
 
 __all__ = ['Row', 'columns_of', 'figure_rows', 'to_csv', 'to_list', 'to_markdown']
 
 # What a published figure is read beside: the paper's main models, at its main length.
 _REFERENCE = ('clip_vit-b16_yfcc15m', 'slip_vit-b16_yfcc15m')
-_PROTOCOLS = ('zero_shot', 'knn', 'linear', 'finetune', 'retrieval', 'accuracy')
+_PROTOCOLS = (*('zero_shot', 'knn', 'linear', 'linear_exact', 'finetune', 'retrieval', 'accuracy'),)
 _FIELDS = (
     'run', 'protocol', 'task', 'metric', 'official', 'value', 'low', 'high', 'samples', 'mode',
     'epoch', 'iter', 'checkpoint', 'time',
@@ -70,10 +70,17 @@ def figure_rows(runs: Sequence[Run], published: Sequence[str] | None = None) -> 
         records = {run.name: run.figures[key] for run in runs if key in run.figures}
         name = f'{protocol}/{task}_{metric}' if task else f'{protocol}/{metric}'
         figures = {model: known[model]['results'].get(name) for model in published}
-        title = load_task(task).title if task in order else task or 'all sets'
+        title = load_task(task).title if task in order else task or _title_of_mean(records)
         official = any(record.get('official') for record in records.values())
         figures = {model: value for model, value in figures.items() if value is not None}
-        rows.append(Row(key, title, official, records, figures, _best(metric, records)))
+        best = _best(metric, records)
+        if task is None and protocol == 'zero_shot':
+            sets = [record['sets'] for record in records.values()]
+            if any(other != sets[0] for other in sets):
+                best = ()
+            if any(set(other) != order.keys() for other in sets):
+                figures = {}  # the published mean is that of its 26 sets
+        rows.append(Row(key, title, official, records, figures, best))
 
     def place(row: Row) -> tuple:
         protocol, task, _ = row.key
@@ -82,6 +89,12 @@ def figure_rows(runs: Sequence[Run], published: Sequence[str] | None = None) -> 
         return first, str(protocol), task is not None, order.get(task, len(order))
 
     return sorted(rows, key=place)
+
+
+def _title_of_mean(records: dict[str, dict]) -> str:
+    numbers = {len(record.get('sets', ())) for record in records.values()}
+    number = f'{numbers.pop()} sets' if len(numbers) == 1 else "each run's own sets"
+    return f'mean of {number}'
 
 
 def _best(metric: str, records: dict[str, dict]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class RandomResizedCrop(BaseTransform):
 
     The distribution of torchvision's ``RandomResizedCrop``; its pixels up to the filter of
     :func:`resize`. Reads ``img``, BGR uint8 ``(H, W, 3)`` or an
-    :class:`EncodedImage`; a ``crop_box`` that ``mmslip.MultiView`` has drawn is used up.
+    :class:`EncodedImage`; a ``crop_box`` that ``mmslip.SLIPViews`` has drawn is used up.
 
     Args:
         scale: Side of the result.

@@ -1,4 +1,4 @@
-"""Decoding."""
+"""The first transform: from the bytes of an image file to pixels."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmslip.datasets.decode import UndecodableError, check_image, decode_image, is_turned
-from mmslip.datasets.faults import BadSampleError, MissingImageError
+from mmslip.datasets.io.contents import read_file
+from mmslip.datasets.io.decode import UndecodableError, check_image, decode_image, is_turned
+from mmslip.datasets.io.faults import BadSampleError, MissingImageError
 from mmslip.registry import TRANSFORMS
 
 __all__ = ['EncodedImage', 'LoadImage']
@@ -65,7 +66,7 @@ class LoadImage(BaseTransform):
 
     Args:
         defer: Leave the decoding of a JPEG to the transform that follows, which must be
-            ``mmslip.MultiView`` or ``mmslip.RandomResizedCrop``: it draws its crops and decodes
+            ``mmslip.SLIPViews`` or ``mmslip.RandomResizedCrop``: it draws its crops and decodes
             at the smallest scale that still gives each of them its output size. What is no JPEG,
             or is turned by an EXIF tag, is decoded here as ever.
         max_pixels: Larger images are refused before they are decoded, whatever their format: a file
@@ -73,7 +74,7 @@ class LoadImage(BaseTransform):
 
     Raises:
         MissingImageError: There is no such file.
-        BadSampleError: The bytes are no image, not a whole one, or too large a one.
+        BadSampleError: The bytes are no image, not a whole one, or too large a one or too many.
     """
 
     def __init__(self, defer: bool = False, max_pixels: int = 2**27) -> None:
@@ -99,10 +100,11 @@ class LoadImage(BaseTransform):
                     f'There is no image {label}: check `data_root` and `data_prefix` of the data '
                     'set, or remove the row.'
                 )
-            content = Path(name).read_bytes()
+            content = read_file(name, label)
         try:
             header = check_image(content, self.max_pixels) if self.defer else None
-            if header and header.kind == 'JPEG' and header.plain and not is_turned(content):
+            plain = header and header.kind == 'JPEG' and header.plain
+            if plain and not (header.exif and is_turned(content)):
                 return EncodedImage(content, (header.height, header.width), label)
             return decode_image(content, self.max_pixels)
         except UndecodableError as error:

@@ -1,5 +1,7 @@
 """The last transform: what a sample hands to the model."""
 
+from hashlib import blake2b
+
 import cv2
 import numpy as np
 import torch
@@ -7,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from mmslip.datasets.text.cleaning import clean
 from mmslip.registry import TRANSFORMS
 
 __all__ = ['PackSLIPInputs']
@@ -16,42 +19,37 @@ __all__ = ['PackSLIPInputs']
 class PackSLIPInputs(BaseTransform):
     """Pack views and text for :class:`mmslip.models.SLIPDataPreprocessor`.
 
-    ``img`` is one array (the image of the language half, or of an evaluation) or the list of
-    ``MultiView``, of which the last ``ssl_views`` are for the self-supervised half and the one
-    before them, if any, for the language half. The result is ``inputs`` with ``image`` uint8
-    ``(3, H, W)``, ``views`` ``ssl_views x (3, h, w)`` and ``text`` int64 ``(L,)``, each where the
+    Reads ``image`` and ``views`` of ``mmslip.SLIPViews``, or ``img`` where one picture is all there
+    is, as in an evaluation. The result is ``inputs`` with ``image`` uint8 ``(3, H, W)`` (a list of
+    them where the language half has several views), ``views`` a list of uint8 ``(3, h, w)``,
+    ``text`` int64 ``(L,)`` or ``(m, L)`` and ``mask`` (of masked image modelling), each where the
     sample has it; and, for evaluation, ``data_samples`` with ``gt_label`` or the ``caption_ids``
-    ``(n, L)`` of retrieval.
-
-    Args:
-        ssl_views: Number of views of the self-supervised half.
+    ``(n, L)`` of retrieval. Beside ``text`` there are ``keys`` int64 ``(1 + m,)``, of the image and
+    of the captions, by which a loss knows equal ones in a batch: hashes of the image's path or name
+    (of its pixels, if it has none) and of the clean captions.
 
     Raises:
-        ValueError: There are more or fewer views than that.
+        ValueError: ``img`` is a list of views that does not say which half each is for.
     """
-
-    def __init__(self, ssl_views: int = 2) -> None:
-        self.ssl_views = ssl_views
 
     def transform(self, results: dict) -> dict:
         """Build the packed sample."""
         inputs = {}
-        views = results['img']
-        if isinstance(views, np.ndarray):
-            inputs['image'] = _to_tensor(views)
-        else:
-            extra = len(views) - self.ssl_views
-            if extra not in (0, 1):
-                raise ValueError(
-                    f'MultiView made {len(views)} views, but PackSLIPInputs(ssl_views='
-                    f'{self.ssl_views}) takes that many, and one more before them for the '
-                    'language half: let `num_views` of MultiView agree.'
-                )
-            if extra:
-                inputs['image'] = _to_tensor(views[0])
-            inputs['views'] = [_to_tensor(view) for view in views[extra:]]
+        image = results.get('image', results.get('img'))
+        if isinstance(results.get('img'), list):
+            raise ValueError(
+                f'`img` is a list of {len(image)} views: make them by mmslip.SLIPViews, which says '
+                'which half each is for.'
+            )
+        if image is not None:
+            several = isinstance(image, list)
+            inputs['image'] = [*map(_to_tensor, image)] if several else _to_tensor(image)
+        if 'views' in results:
+            inputs['views'] = [_to_tensor(view) for view in results['views']]
         if 'text_ids' in results:
-            inputs['text'] = results['text_ids']
+            inputs.update(text=results['text_ids'], keys=_keys(results, image))
+        if 'mask' in results:
+            inputs['mask'] = torch.as_tensor(results['mask'])
         packed = dict(inputs=inputs)
         if 'gt_label' in results or 'caption_ids' in results:
             sample = DataSample()
@@ -63,6 +61,16 @@ class PackSLIPInputs(BaseTransform):
             sample.set_metainfo({key: results[key] for key in meta if key in results})
             packed['data_samples'] = sample
         return packed
+
+
+def _keys(results: dict, image: np.ndarray | list[np.ndarray] | None) -> Tensor:
+    """Keys of the image and of its captions, ``(1 + m,)``."""
+    name, text = results.get('img_path') or results.get('img_name'), results.get('text', [])
+    pixels = b'' if image is None else np.asarray(image).tobytes()
+    contents = [pixels if name is None else str(name).encode()]
+    contents += [clean(caption).encode() for caption in ([text] if isinstance(text, str) else text)]
+    hashes = [blake2b(content, digest_size=8).digest() for content in contents]
+    return torch.tensor([int.from_bytes(value, 'little', signed=True) for value in hashes])
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

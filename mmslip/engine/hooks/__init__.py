@@ -1,15 +1,17 @@
-from mmslip.engine.hooks.auto_resume import AutoResumeHook
 from mmslip.engine.hooks.bad_samples import BadSampleHook
-from mmslip.engine.hooks.compile import CompileHook
-from mmslip.engine.hooks.complete_weights import CompleteWeightsHook
+from mmslip.engine.hooks.batch_check import (
+    BatchCheckHook,
+    captioned_rows,
+    check_batches,
+)
+from mmslip.engine.hooks.clamp import ClampHook
 from mmslip.engine.hooks.deferred_log import DeferredRuntimeInfoHook
 from mmslip.engine.hooks.evaluation_record import EvaluationRecordHook
-from mmslip.engine.hooks.gradient_checkpoint import GradientCheckpointHook
+from mmslip.engine.hooks.image_size import ImageSizeHook
 from mmslip.engine.hooks.instability import InstabilityHook
-from mmslip.engine.hooks.plain_checkpoint import PlainCheckpointHook
-from mmslip.engine.hooks.preemption import PreemptionHook
+from mmslip.engine.hooks.monitor_check import MonitorCheckHook, check_monitored
+from mmslip.engine.hooks.pixel_baseline import PixelBaselineHook
 from mmslip.engine.hooks.progress import ProgressHook
-from mmslip.engine.hooks.resume_data import ResumeDataHook
 from mmslip.engine.hooks.retrieval_picture import RetrievalPictureHook
 from mmslip.engine.hooks.run_summary import RunSummaryHook
 from mmslip.engine.hooks.step_seed import StepSeedHook
@@ -17,21 +19,22 @@ from mmslip.engine.hooks.throughput import ThroughputHook
 from mmslip.engine.hooks.zero_shot import ZeroShotHook
 
 __all__ = [
-    'AutoResumeHook',
     'BadSampleHook',
-    'CompileHook',
-    'CompleteWeightsHook',
+    'BatchCheckHook',
+    'ClampHook',
     'DeferredRuntimeInfoHook',
     'EvaluationRecordHook',
-    'GradientCheckpointHook',
+    'ImageSizeHook',
     'InstabilityHook',
-    'PlainCheckpointHook',
-    'PreemptionHook',
+    'MonitorCheckHook',
+    'PixelBaselineHook',
     'ProgressHook',
-    'ResumeDataHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
     'StepSeedHook',
     'ThroughputHook',
     'ZeroShotHook',
+    'captioned_rows',
+    'check_batches',
+    'check_monitored',
 ]

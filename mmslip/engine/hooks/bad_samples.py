@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmslip.datasets.faults import BadSamples
+from mmslip.datasets.io.faults import BadSamples
 from mmslip.registry import HOOKS
 
 __all__ = ['BadSampleHook']
@@ -35,12 +35,12 @@ class BadSampleHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Say how many there are."""
         if self._path.is_file():
-            number = len(self._path.read_bytes().splitlines())
+            number = sum(map(bool, self._path.read_bytes().split(b'\n')))
             runner.logger.warning(f'{number} bad samples were replaced; they are in {self._path}.')
 
 
 def _find(dataset: Dataset) -> Iterator[BadSamples]:
-    """What counts them in a data set, and in those inside mmengine's wrappers."""
+    """The counters of a data set, and of those inside mmengine's wrappers."""
     bad_samples = getattr(dataset, 'bad_samples', None)
     if isinstance(bad_samples, BadSamples):
         yield bad_samples

@@ -18,7 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from mmslip.evaluation.predictions import PredictionKeeper, query_parts
+from mmslip.datasets.tasks import query_parts
+from mmslip.evaluation.predictions import PredictionKeeper
 from mmslip.evaluation.showcase import save_showcase
 from mmslip.registry import HOOKS
 
@@ -100,7 +101,11 @@ class EvaluationRecordHook(Hook):
         )
         records = self._finish(runner, metrics or {}, about)
         if is_main_process():
-            Console().print(_table(records))
+            # Through `print`, above a live line: a console of its own would write into that.
+            console = Console()
+            with console.capture() as table:
+                console.print(_table(records))
+            print(table.get(), end='')
 
     def _finish(self, runner: Runner, metrics: dict, about: dict) -> list[dict]:
         found = self._keeper.collect() if self._keeper is not None else {}
@@ -127,10 +132,13 @@ def _figures(metrics: Mapping[str, Any], dataset: Dataset) -> Iterator[dict[str,
     """One entry for each figure and each set left out."""
     parts = query_parts(dataset)
     meta = getattr(dataset, 'metainfo', {})
+    classified = sum('classes' in part.metainfo for part in parts.values())
     for key, value in metrics.items():
         name, _, bound = key.rpartition('_')
         if (bound in ('low', 'high') and name in metrics) or not isinstance(value, Real):
             continue
+        if key == 'zero_shot/mean' and classified < 2:
+            continue  # the figure of the only set again
         protocol, task, metric = _split(key, parts, type(dataset).__name__.lower())
         part = parts.get(task) or (None if parts else dataset)
         official = part.metainfo.get('metric', 'top1') if task in parts else 'top1'
@@ -174,6 +182,12 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
+def _text(metric: str, value: float | None) -> str:
+    if value is None:
+        return 'not finite'
+    return f'{value:.3g}' if metric == 'l2' else f'{value:.2f}'
+
+
 def _table(records: Sequence[dict]) -> Table:
     table = Table(title='Results')
     for column in ('set', 'protocol', 'metric'):
@@ -190,7 +204,7 @@ def _table(records: Sequence[dict]) -> Table:
             escape(record['task'] or 'all'),
             escape(record['protocol'] or ''),
             escape(record['metric']),
-            'not finite' if value is None else f'{value:.2f}',
+            _text(record['metric'], value),
             '' if low is None or high is None else f'{low:.2f} to {high:.2f}',
             '' if record['samples'] is None else f'{record["samples"]:,}',
         )

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 import torch
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmslip.engine.checkpoint import load_checkpoint_file, whole_checkpoints
-from mmslip.engine.stop import save_before_stopping
-from mmslip.engine.storage import wait_for_writes
+from mmslip.engine.checkpointing.find import whole_checkpoints
+from mmslip.engine.checkpointing.stop import save_before_stopping
+from mmslip.engine.checkpointing.storage import wait_for_writes
+from mmslip.engine.mmengine_compat import restoring_averages, resume_requested
+from mmslip.engine.unwrap import unwrap
 from mmslip.registry import HOOKS
+from mmslip.weights.safe import load_checkpoint_file
 
 __all__ = ['InstabilityHook']
 
@@ -38,19 +40,23 @@ class InstabilityHook(Hook):
 
     Whatever the number of steps, healthy ones are computed bit for bit as without this hook, and
     the host does not wait for the device, except every ``interval`` steps, for the counts, and
-    with optimisers that are not ``fused=True``.
+    with optimisers that are not ``fused=True``. Counts and smoothed loss are those of all
+    processes, and go on with a resumed run.
 
     Args:
-        max_in_a_row: Skipped steps, one after another, that stop the run.
+        max_in_a_row: Skipped steps, one after another, that stop the run; so does a run that ends
+            without a step that was not skipped.
         max_skipped: Skipped steps in all that stop the run.
         max_rise: Rise of the smoothed loss, in the units of the loss, that counts as a spike; None
             for never. Losses differ too much for one default: 1.0 (nats) suits the contrastive
             losses.
         max_rollbacks: Spikes that are rolled back; the next one stops the run.
         smoothing: Steps over which the loss is averaged, exponentially.
-        interval: Steps between two looks at the counts and the smoothed loss.
+        interval: Steps between two looks at the counts and the smoothed loss; the bounds of skipped
+            steps, where they are lower, are kept to. The last step is looked at as well.
 
     Raises:
+        ValueError: A number is not of the kind that is asked for.
         RuntimeError: The run was stopped; the message says why and what to try. Its state is in
             ``stopped.pth`` of the work folder.
     """
@@ -68,15 +74,32 @@ class InstabilityHook(Hook):
         smoothing: int = 50,
         interval: int = 10,
     ) -> None:
+        whole = dict(
+            max_in_a_row=(max_in_a_row, 1),
+            max_skipped=(max_skipped, 1),
+            max_rollbacks=(max_rollbacks, 0),
+            smoothing=(smoothing, 1),
+            interval=(interval, 1),
+        )
+        for name, (value, least) in whole.items():
+            if type(value) is not int or value < least:
+                raise ValueError(
+                    f'InstabilityHook: {name} must be a whole number from {least}, not {value!r}.'
+                )
+        if max_rise is not None and not 0 < max_rise < math.inf:
+            raise ValueError(
+                f'InstabilityHook: max_rise must be a number above 0, or None, not {max_rise!r}.'
+            )
         self.max_in_a_row, self.max_skipped = max_in_a_row, max_skipped
         self.max_rise, self.max_rollbacks = max_rise, max_rollbacks
-        self.smoothing, self.interval = smoothing, interval
+        self.smoothing = smoothing
+        self.interval = min(interval, max_in_a_row, max_skipped)
         self._loaded: dict[str, float] = {}
         self._watch: _Watch | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take up the counts of the run that is resumed."""
-        self._loaded = checkpoint.get('instability', {}) if runner._resume else {}
+        self._loaded = checkpoint.get('instability', {}) if resume_requested(runner) else {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save the counts, and by how much the loss has risen."""
@@ -85,7 +108,7 @@ class InstabilityHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Watch model and optimiser."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
         self._watch = _Watch(model, self.smoothing, scaled)
         self._watch.load_state_dict(self._loaded)
@@ -110,14 +133,21 @@ class InstabilityHook(Hook):
         watch = self._watch
         if runner.optim_wrapper.should_update():
             watch.after_step()
-        watch.follow(outputs['loss'])
-        if (runner.iter + 1) % self.interval:
+        if self.max_rise is not None:
+            watch.follow(outputs['loss'])
+        is_last = runner.iter + 1 == runner.max_iters
+        if (runner.iter + 1) % self.interval and not is_last:
             return
-        state = watch.read()
+        state = watch.state_dict()
         for name, key in (('skipped_steps', 'skipped'), ('rollbacks', 'rollbacks')):
             if state[key]:
                 runner.message_hub.update_scalar(f'train/{name}', int(state[key]))
-        if state['in_a_row'] >= self.max_in_a_row or state['skipped'] >= self.max_skipped:
+        in_vain = is_last and not state['taken']
+        if (
+            in_vain
+            or state['in_a_row'] >= self.max_in_a_row
+            or state['skipped'] >= self.max_skipped
+        ):
             self._stop(
                 runner,
                 f'{int(state["skipped"])} steps had a non-finite loss or gradient, the last '
@@ -139,8 +169,8 @@ class InstabilityHook(Hook):
         broadcast_object_list(found)
         if found[0] is None:
             self._stop(runner, f'No checkpoint from before the rise is left: {spike}. {advice}')
-        runner._resume = True  # EMAHook restores averaged weights only where it is set
-        checkpoint = runner.load_checkpoint(found[0], map_location='cpu', strict=True)
+        with restoring_averages(runner):
+            checkpoint = runner.load_checkpoint(found[0], map_location='cpu', strict=True)
         barrier()  # before the first process saves this step, and removes the file
         # The schedules have gone on, and learning rates are theirs.
         current = runner.optim_wrapper.state_dict()
@@ -180,7 +210,7 @@ class _Watch:
         scaled: A gradient scaler judges the gradients.
     """
 
-    names = ('skipped', 'in_a_row', 'rollbacks', 'mean', 'lowest')
+    names = ('skipped', 'in_a_row', 'rollbacks', 'mean', 'lowest', 'taken')
 
     def __init__(self, model: nn.Module, smoothing: int, scaled: bool) -> None:
         self.smoothing, self.scaled = smoothing, scaled
@@ -194,7 +224,7 @@ class _Watch:
         return dict(zip(self.names, self.state.tolist(), strict=True))
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        start = dict(skipped=0, in_a_row=0, rollbacks=0, mean=math.nan, lowest=math.inf)
+        start = dict(skipped=0, in_a_row=0, rollbacks=0, mean=math.nan, lowest=math.inf, taken=0)
         values = {**start, **state}
         self.state.copy_(torch.tensor([values[name] for name in self.names]))
         for good, buffer in zip(self.good_buffers, self.buffers, strict=True):
@@ -225,25 +255,20 @@ class _Watch:
         if self.bad is None:
             self.bad = torch.ones_like(self.state[0], dtype=torch.bool)
             self._restore_buffers(self.bad)
-        skipped, in_a_row = self.state[0], self.state[1]
+        skipped, in_a_row, taken = self.state[0], self.state[1], self.state[5]
         skipped.add_(self.bad)
         in_a_row.add_(1).mul_(self.bad)
+        taken.add_(~self.bad)
         self.bad = None
 
     def follow(self, loss: Tensor) -> None:
-        """Take the loss of a step into the mean; one that is not finite is left out."""
-        loss = loss.detach().float()
+        """Take the loss of a step, the mean over processes, into the smoothed one, if finite."""
+        loss = loss.detach().float().clone()
+        all_reduce(loss, op='mean')  # in every step, so that any checkpoint holds the same
         mean, lowest = self.state[3], self.state[4]
         new = torch.where(mean.isnan(), loss, mean + (loss - mean) / self.smoothing)
         mean.copy_(torch.where(loss.isfinite(), new, mean))
         lowest.copy_(torch.fmin(lowest, mean))
-
-    def read(self) -> dict[str, float]:
-        """The state, with the loss averaged over the processes, so that they decide alike."""
-        losses = self.state[3:].clone()
-        all_reduce(losses, op='mean')
-        self.state[3:] = losses
-        return self.state_dict()
 
     def _restore_buffers(self, bad: Tensor) -> None:
         for good, buffer in zip(self.good_buffers, self.buffers, strict=True):

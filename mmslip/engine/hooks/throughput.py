@@ -1,4 +1,4 @@
-"""Images per second in the log."""
+"""Images per second, and the rows of a step, in the log."""
 
 import time
 
@@ -6,6 +6,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmslip.datasets import count_rows
 from mmslip.registry import HOOKS
 
 __all__ = ['ThroughputHook']
@@ -16,7 +17,8 @@ class ThroughputHook(Hook):
     """Log ``images_per_s``: samples (not views) a second over all processes.
 
     The time from the end of one step to the end of the next counts, waiting for data included,
-    validation not.
+    validation not. Where a step has rows with and without a caption, ``captioned`` and ``bare``
+    count them, over all processes, too.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -40,14 +42,10 @@ class ThroughputHook(Hook):
     ) -> None:
         """Log the step that has ended."""
         now = time.perf_counter()
-        images = _batch_size(data_batch) * get_world_size()
-        runner.message_hub.update_scalar('train/images_per_s', images / (now - self._start))
+        captioned, rows = (n * get_world_size() for n in count_rows(data_batch['inputs']))
+        scalars = dict(images_per_s=rows / (now - self._start))
+        if 0 < captioned < rows:
+            scalars.update(captioned=captioned, bare=rows - captioned)
+        for name, value in scalars.items():
+            runner.message_hub.update_scalar(f'train/{name}', value)
         self._start = now
-
-
-def _batch_size(data_batch: dict) -> int:
-    """Length of the first tensor in a batch."""
-    value = data_batch['inputs']
-    while isinstance(value, dict | list):
-        value = next(iter(value.values())) if isinstance(value, dict) else value[0]
-    return len(value)

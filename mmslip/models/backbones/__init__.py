@@ -1,5 +1,15 @@
+from mmslip.models.backbones.conv_tower import ConvTower
+from mmslip.models.backbones.hugging_face_text import HuggingFaceText
+from mmslip.models.backbones.modern_text import ModernTextTransformer
 from mmslip.models.backbones.patch_dropout import PatchDropout
-from mmslip.models.backbones.text_transformer import TextTransformer, trim_text
+from mmslip.models.backbones.text_transformer import TextTransformer
 from mmslip.models.backbones.vision_transformer import VisionTransformer
 
-__all__ = ['PatchDropout', 'TextTransformer', 'VisionTransformer', 'trim_text']
+__all__ = [
+    'ConvTower',
+    'HuggingFaceText',
+    'ModernTextTransformer',
+    'PatchDropout',
+    'TextTransformer',
+    'VisionTransformer',
+]

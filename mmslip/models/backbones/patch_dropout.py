@@ -34,7 +34,7 @@ class PatchDropout(nn.Module):
         self.num_extra_tokens = num_extra_tokens
 
     def extra_repr(self) -> str:
-        """What the attributes are set to."""
+        """Values of the attributes."""
         return f'prob={self.prob}, num_extra_tokens={self.num_extra_tokens}'
 
     def forward(self, x: Tensor) -> Tensor:

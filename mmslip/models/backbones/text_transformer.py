@@ -1,22 +1,17 @@
 """CLIP's text tower: a causal transformer read out at the end-of-text token."""
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmslip.models.backbones.partial_linear import partial_linear
+from mmslip.models.depth import depth_in_layers
 from mmslip.registry import MODELS
 
-__all__ = ['TextTransformer', 'trim_text']
-
-
-def trim_text(text: Tensor) -> Tensor:
-    """Cut token ids ``(B, L)`` to the longest of them.
-
-    Exact: nothing behind an end-of-text token can reach a feature of :class:`TextTransformer`. The
-    length is read on the host, so trim before copying to a device.
-    """
-    return text[:, : int(text.argmax(dim=-1).max()) + 1]
+__all__ = ['TextTransformer']
 
 
 class QuickGELU(nn.Module):
@@ -50,7 +45,7 @@ class CausalBlock(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def extra_repr(self) -> str:
-        """What the parts do not show."""
+        """Settings that the parts do not show."""
         return f'num_heads={self.num_heads}'
 
     def forward(self, x: Tensor, end: Tensor | None = None) -> Tensor:
@@ -82,10 +77,10 @@ class CausalBlock(nn.Module):
     def _attend_from(self, x: Tensor, rows: Tensor, end: Tensor) -> Tensor:
         """Attention of one token of each caption."""
         batch, length, width = x.shape
-        weights = self.qkv.weight.split([width, 2 * width])
-        biases = self.qkv.bias.split([width, 2 * width])
-        (q,) = self._heads(F.linear(x[rows, end].unsqueeze(1), weights[0], biases[0]), 1)
-        k, v = self._heads(F.linear(x, weights[1], biases[1]), 2)  # (B, heads, L, C / heads)
+        read = x[rows, end].unsqueeze(1)  # (B, 1, C)
+        (q,) = self._heads(partial_linear(self.qkv, read, slice(width)), 1)
+        k_v = partial_linear(self.qkv, x, slice(width, None))
+        k, v = self._heads(k_v, 2)  # (B, heads, L, C / heads)
         visible = torch.arange(length, device=x.device) <= end.view(batch, 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, heads, 1, C / heads)
         return self.proj(x.transpose(1, 2).reshape(batch, 1, width))  # (B, 1, C)
@@ -99,10 +94,10 @@ class CausalBlock(nn.Module):
 class TextTransformer(BaseModule):
     """Causal text transformer of CLIP (Radford et al., arXiv 2103.00020) as SLIP uses it.
 
-    The feature of a caption is the final-normed token at its end-of-text position. That token has
-    the highest id of the vocabulary, so the position is the ``argmax`` of the ids, and everything
-    behind it (padding) cannot reach it through the causal mask: cutting a batch to its longest
-    caption changes no feature.
+    The feature of a caption is the final-normed token at its end-of-text position. In CLIP's
+    vocabulary that token has the highest id, so the position is the ``argmax`` of the ids; with
+    another vocabulary, state ``end_id``. Everything behind it (padding) cannot reach it through the
+    causal mask: cutting a batch to its longest caption changes no feature.
 
     Args:
         vocab_size: Number of token ids.
@@ -112,6 +107,13 @@ class TextTransformer(BaseModule):
         num_heads: Attention heads; divides ``width``.
         quick_gelu: Use QuickGELU (CLIP's and SLIP's published weights) instead of exact GELU. The
             wrong one costs accuracy silently, so state it where weights are loaded.
+        end_id: Id of the token whose feature is taken, the first of a caption; ``'highest'`` takes
+            the highest id of each caption.
+        resize_positions: What becomes of position embeddings that are loaded for another
+            ``context_length``: ``'interpolate'`` spreads them linearly over this one, the first
+            and the last staying what they are; ``'extend'`` keeps each in its place, cuts what is
+            too much, and leaves further positions as they are initialised. By default they do not
+            fit.
         init_cfg: mmengine's initialisation config.
 
     Raises:
@@ -126,12 +128,20 @@ class TextTransformer(BaseModule):
         num_layers: int = 12,
         num_heads: int = 8,
         quick_gelu: bool = True,
+        end_id: int | Literal['highest'] = 'highest',
+        resize_positions: Literal['interpolate', 'extend'] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if width % num_heads:
             raise ValueError(f'width {width} is not a multiple of num_heads {num_heads}.')
+        if resize_positions not in (None, 'interpolate', 'extend'):
+            raise ValueError(
+                f"resize_positions is {resize_positions!r}, neither 'interpolate' nor 'extend'."
+            )
+        self.vocab_size = vocab_size
         self.width = width
+        self.end_id = end_id
         self.context_length = context_length
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.pos_embed = nn.Parameter(torch.zeros(context_length, width))
@@ -140,6 +150,8 @@ class TextTransformer(BaseModule):
             CausalBlock(width, num_heads, activation) for _ in range(num_layers)
         )
         self.ln_final = nn.LayerNorm(width)
+        self.resize_positions = resize_positions
+        self.register_load_state_dict_pre_hook(_resize_positions)
 
     def init_weights(self) -> None:
         """Initialise as CLIP does; biases of linear layers keep PyTorch's default, except qkv."""
@@ -160,22 +172,31 @@ class TextTransformer(BaseModule):
             nn.init.zeros_(block.qkv.bias)
             nn.init.zeros_(block.proj.bias)
 
+    def trim(self, text: Tensor) -> Tensor:
+        """Cut token ids ``(B, L)`` behind the last end-of-text token, to ``(B, longest)``.
+
+        Exact: no later token reaches a feature. The length is read on the host, so trim before
+        copying to a device.
+        """
+        return text[:, : int(self._end(text).max()) + 1]
+
+    def _end(self, text: Tensor) -> Tensor:
+        """Position ``(B,)`` of the token that is read; the first of several equal ones."""
+        marks = text if self.end_id == 'highest' else (text == self.end_id).int()
+        return marks.argmax(dim=-1)
+
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, and the number of depths, as mmpretrain's backbones count them.
 
         Embeddings have depth 0, block ``i`` has ``i + 1``, the final norm the largest.
         """
-        number = len(self.layers) + 2
-        part, _, rest = param_name.removeprefix(prefix).partition('.')
-        if part == 'layers':
-            return int(rest.partition('.')[0]) + 1, number
-        return (number - 1 if part == 'ln_final' else 0), number
+        return depth_in_layers(param_name.removeprefix(prefix), len(self.layers), 'ln_final')
 
     def forward(self, text: Tensor) -> tuple[Tensor]:
         """Encode captions.
 
         Args:
-            text: Token ids ``(B, L)``, ``L <= context_length``, zero behind the end-of-text token.
+            text: Token ids ``(B, L)``, ``L <= context_length``, of any value behind the end token.
 
         Returns:
             One-tuple of the features ``(B, C)``.
@@ -186,5 +207,24 @@ class TextTransformer(BaseModule):
             x = block(x)
         # The last block is asked for the token that is read, and so is the norm: both act, beyond
         # attention, on each token by itself.
-        x = last(x, text.argmax(dim=-1))  # (B, 1, C)
+        x = last(x, self._end(text))  # (B, 1, C)
         return (self.ln_final(x[:, 0]),)  # (B, C)
+
+
+def _resize_positions(
+    tower: TextTransformer, weights: dict[str, Any], prefix: str, *args: object
+) -> None:
+    """Fit loaded position embeddings to the tower's context length, in place, as it says."""
+    name = f'{prefix}pos_embed'
+    loaded, own = weights.get(name), tower.pos_embed
+    same_width = loaded is not None and loaded.shape[1:] == own.shape[1:]
+    if tower.resize_positions is None or not same_width or len(loaded) == len(own):
+        return
+    if tower.resize_positions == 'interpolate':
+        # (L, C) -> (1, C, L) -> (1, C, l) -> (l, C)
+        resized = F.interpolate(loaded.T.unsqueeze(0), len(own), mode='linear', align_corners=True)[
+            0
+        ].T
+    else:
+        resized = torch.cat([loaded[: len(own)], own.detach()[len(loaded) :].to(loaded)])
+    weights[name] = resized

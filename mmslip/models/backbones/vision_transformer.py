@@ -2,11 +2,12 @@
 
 from typing import Any, ClassVar
 
+from mmengine.model import BaseModule
 from mmpretrain.models import VisionTransformer as MMPretrainVisionTransformer
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mmslip.models.backbones.partial_linear import partial_linear
 from mmslip.models.backbones.patch_dropout import PatchDropout
 from mmslip.registry import MODELS
 
@@ -23,11 +24,20 @@ def _arch(embed_dims: int, num_layers: int, num_heads: int) -> dict:
 
 
 class ClassTokenLayer(TransformerEncoderLayer):
-    """mmpretrain's block where the class token alone is asked for: the last of a tower.
+    """The last block of a tower that returns its class token: it computes that token alone.
 
-    Queries, projection and feed-forward part of the other tokens would reach nobody. Values,
-    gradients and drop path are those of a whole block.
+    Keys and values come from all tokens; queries, projection and feed-forward part of the others
+    are left out, since nothing reads them. Values, gradients and drop path are those of the whole
+    block.
+
+    Args:
+        layer: The block whose parts, and parameters, this one takes over.
     """
+
+    def __init__(self, layer: TransformerEncoderLayer) -> None:
+        BaseModule.__init__(self, layer.init_cfg)  # the parent's would make other weights
+        self.embed_dims = layer.embed_dims
+        self.ln1, self.attn, self.ln2, self.ffn = layer.ln1, layer.attn, layer.ln2, layer.ffn
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens ``(B, N, C)``, the class token first, to ``(B, 1, C)``."""
@@ -35,13 +45,12 @@ class ClassTokenLayer(TransformerEncoderLayer):
         return self.ffn(self.ln2(x), identity=x)
 
     def _attend(self, x: Tensor) -> Tensor:
-        """What :class:`mmpretrain.models.utils.MultiheadAttention` does, of one query."""
+        """Attention of the class token, as ``MultiheadAttention`` of mmpretrain computes it."""
         attn, width = self.attn, self.embed_dims
-        weights = attn.qkv.weight.split([width, 2 * width])
-        biases = (None, None) if attn.qkv.bias is None else attn.qkv.bias.split([width, 2 * width])
         shape = (-1, attn.num_heads, attn.head_dims)
-        q = F.linear(x[:, :1], weights[0], biases[0]).unflatten(-1, shape)  # (B, 1, 1, heads, D)
-        k_v = F.linear(x, weights[1], biases[1]).unflatten(-1, shape)  # (B, N, 2, heads, D)
+        q = partial_linear(attn.qkv, x[:, :1], slice(width)).unflatten(-1, shape)
+        k_v = partial_linear(attn.qkv, x, slice(width, None)).unflatten(-1, shape)
+        # (B, 1, 1, heads, D) and (B, N, 2, heads, D)
         q, k, v = (part.transpose(1, 2) for part in (*q.unbind(2), *k_v.unbind(2)))
         dropout = attn.attn_drop if self.training else 0.0
         x = attn.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # (B, heads, 1, D)
@@ -90,8 +99,7 @@ class VisionTransformer(MMPretrainVisionTransformer):
         if patch_dropout and self.out_type == 'featmap':
             raise ValueError('patch_dropout leaves no feature map: choose another out_type or 0.')
         if self.out_type == 'cls_token' and list(self.out_indices) == [self.num_layers - 1]:
-            # mmpretrain takes no class for its blocks; this one differs in `forward` alone.
-            self.layers[-1].__class__ = ClassTokenLayer
+            self.layers[-1] = ClassTokenLayer(self.layers[-1])
         # mmpretrain calls `drop_after_pos` once the positions are added and before the blocks.
         self.drop_after_pos = nn.Sequential(
             self.drop_after_pos, PatchDropout(patch_dropout, self.num_extra_tokens)
@@ -111,3 +119,12 @@ class VisionTransformer(MMPretrainVisionTransformer):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # The patch convolution keeps PyTorch's default, in timm as in mmpretrain.
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, and the number of depths, as mmpretrain's backbones count them.
+
+        The norm in front of the blocks (``pre_norm``, CLIP's) belongs to the embeddings; the parent
+        counts it with what follows the blocks.
+        """
+        depth, number = super().get_layer_depth(param_name, prefix)
+        return (0 if param_name.removeprefix(prefix).startswith('pre_norm.') else depth), number

@@ -16,18 +16,22 @@ __all__ = ['CLIPHead']
 class CLIPHead(BaseModule):
     """Contrastive head with a learned temperature (Radford et al., arXiv 2103.00020).
 
-    The parameter ``logit_scale`` holds the logarithm of the factor on cosine similarities. It is
-    kept within ``[0, ln max_scale]`` by a clamp at the start of each training step, which is the
-    end of the optimiser step before it: the trajectory is that of a clamp after every step, and no
-    loop, hook or optimiser has to know of it. It has shape ``(1,)`` because sharded training
+    The parameter ``logit_scale`` holds the logarithm of the factor on cosine similarities.
+    :class:`mmslip.engine.ClampHook`, a hook of the default runtime, keeps it within
+    ``[0, ln max_scale]`` after every optimiser step. It has shape ``(1,)`` because sharded training
     refuses 0-d parameters.
 
     Args:
-        init_temperature: Start of ``1 / scale``.
+        init_temperature: ``1 / scale`` at the start; ``1 / max_scale`` or more.
         max_scale: Upper bound of the scale.
         gather_with_grad: Exact gradients on several processes. ``False`` repeats the official
             multi-GPU run, whose image-text gradient is about half of the exact one.
+        match_duplicates: Whether rows of an equal image, or of an equal caption, are positives of
+            each other, instead of negatives. `mmslip doctor` says where many are equal.
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: The scale does not start within ``[1, max_scale]``, or is no number.
     """
 
     def __init__(
@@ -35,34 +39,39 @@ class CLIPHead(BaseModule):
         init_temperature: float = 0.07,
         max_scale: float = 100.0,
         gather_with_grad: bool = True,
+        match_duplicates: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if not 1 / max_scale <= init_temperature <= 1:
+            raise ValueError(
+                f'init_temperature={init_temperature} is not within [1 / max_scale, 1] = '
+                f'[{1 / max_scale:g}, 1].'
+            )
         self.max_log_scale = math.log(max_scale)
         self.gather_with_grad = gather_with_grad
+        self.match_duplicates = match_duplicates
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / init_temperature)))
 
+    @torch.no_grad()
     def clamp_parameters(self) -> None:
-        """Bring ``logit_scale`` back into its bounds; sharded training does so on the shards."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, self.max_log_scale)
+        """Bring ``logit_scale`` back into its bounds."""
+        self.logit_scale.clamp_(0, self.max_log_scale)
 
-    def scale(self) -> Tensor:
-        """The factor on cosine similarities ``(1,)``, within ``[1, max_scale]``."""
-        if self.training:
-            self.clamp_parameters()
-        return self.logit_scale.exp()
-
-    def loss(self, image_embed: Tensor, text_embed: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, image_embed: Tensor, text_embed: Tensor, keys: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Loss of a batch.
 
         Args:
             image_embed: ``(B, D)``.
-            text_embed: ``(B, D)``, row ``i`` matches image ``i``.
+            text_embed: ``(B, D)``, row ``i`` matches image ``i``; or ``(B, m, D)``, ``m`` captions
+                of each.
+            keys: ``(B, 1 + m)``, of each image and its captions, with ``match_duplicates``.
 
         Returns:
             Scalars ``loss``, ``acc`` (percent) and ``logit_scale`` (the factor, detached).
         """
-        scale = self.scale()
-        loss, acc = clip_loss(image_embed, text_embed, scale, self.gather_with_grad)
+        scale = self.logit_scale.exp()
+        loss, acc = clip_loss(image_embed, text_embed, scale, self.gather_with_grad, keys)
         return dict(loss=loss, acc=acc, logit_scale=scale.detach().mean())

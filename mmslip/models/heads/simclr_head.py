@@ -1,5 +1,7 @@
 """Head of the SimCLR half."""
 
+import math
+
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -16,10 +18,15 @@ class SimCLRHead(BaseModule):
     Args:
         temperature: Divides the cosine similarities; 0.1 in SLIP.
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: The temperature is not positive and finite.
     """
 
     def __init__(self, temperature: float = 0.1, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        if not 0 < temperature < math.inf:
+            raise ValueError(f'temperature must be positive and finite, not {temperature}.')
         self.temperature = temperature
 
     def loss(self, view1: Tensor, view2: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,9 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         out = x.new_empty(get_world_size() * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(out, x.contiguous())
+        # Newer PyTorch warns of the old name in every step.
+        gather_into = getattr(dist, 'all_gather_single', None) or dist.all_gather_into_tensor
+        gather_into(out, x.contiguous())
         return out
 
     @staticmethod

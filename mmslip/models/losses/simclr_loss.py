@@ -1,13 +1,12 @@
 """The self-supervised contrastive loss between two views."""
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor
 
 from mmslip.models.losses.gather import gather
 from mmslip.models.losses.info_nce import info_nce
-from mmslip.models.losses.precision import at_least_float32
+from mmslip.models.losses.pairs import unit_pairs
 
 __all__ = ['simclr_loss']
 
@@ -36,8 +35,7 @@ def simclr_loss(view1: Tensor, view2: Tensor, temperature: float = 0.1) -> tuple
         first views that are closest to their second view, both scalars.
     """
     with torch.autocast(view1.device.type, enabled=False):
-        a = F.normalize(at_least_float32(view1), dim=-1)  # (b, D)
-        b = F.normalize(at_least_float32(view2), dim=-1)  # (b, D)
+        a, b = unit_pairs(view1, view2, 'first and second views')  # (b, D) each
         all_a, all_b = gather(a), gather(b)  # (B, D) each
         labels = torch.arange(len(a), device=a.device) + get_rank() * len(a)
         itself = labels + len(all_a)

@@ -1,3 +1,4 @@
+from mmslip.models.selfsup.shared import METHODS, MethodNeeds
 from mmslip.models.selfsup.simclr import SimCLR
 
-__all__ = ['SimCLR']
+__all__ = ['METHODS', 'MethodNeeds', 'SimCLR']

@@ -1,8 +1,11 @@
 """SimCLR whose gradients are those of one process with the whole batch."""
 
+from typing import ClassVar
+
 from mmpretrain.models import BaseSelfSupervisor
 from torch import Tensor
 
+from mmslip.models.selfsup.shared import MethodNeeds
 from mmslip.registry import MODELS
 
 __all__ = ['SimCLR']
@@ -16,6 +19,8 @@ class SimCLR(BaseSelfSupervisor):
     full similarity matrix on each of them; this one does neither. Use
     :class:`mmslip.models.SimCLRHead` as its head.
     """
+
+    needs: ClassVar[MethodNeeds] = MethodNeeds(reads_pixels=False)
 
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """Loss of two views.

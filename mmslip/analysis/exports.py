@@ -1,0 +1,33 @@
+"""Where the trained model can go: said while its config can still be changed."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from mmslip.analysis.finding import Finding
+from mmslip.weights import FORMATS, exportable
+
+__all__ = ['check_exports']
+
+
+def check_exports(cfg: Mapping[str, Any]) -> Finding:
+    """Libraries that can have the model without loss; for the others, what to change.
+
+    Layouts of one code base (OpenAI's, the official SLIP code's) are left out, and for an image
+    tower alone those libraries that have none.
+    """
+    refused = defaultdict(list)  # names by reason
+    taken = []
+    for name, reason in exportable(cfg).items():
+        if FORMATS[name].usage is None:
+            continue
+        if reason is None:
+            taken.append(name)
+        elif cfg['model'].get('text_backbone') or not FORMATS[name].needs_text:
+            refused[reason].append(name)
+    text = f'can be converted for {", ".join(taken)}' if taken else 'cannot be converted'
+    if not refused:
+        return Finding('exports', text)
+    lines = [f'not for {", ".join(names)}: {reason}' for reason, names in refused.items()]
+    remedy = 'change this before training, or take `mmslip export` (ONNX), which has any model'
+    return Finding('exports', '\n'.join([text, *lines]), 'warn', remedy)

@@ -1,0 +1,35 @@
+"""The parser of a command line, with what all commands share."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmslip.cli.errors import DEBUG
+
+__all__ = ['CommandParser']
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of ``mmslip COMMAND`` or of a script of ``tools/`` that stands for it.
+
+    Args:
+        command: Name of the command.
+        settings: Of ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, command: str, **settings: Any) -> None:
+        script = Path(sys.argv[0]).name
+        by_script = script.endswith('.py') and script != '__main__.py'
+        super().__init__(prog=script if by_script else f'mmslip {command}'.strip(), **settings)
+        self.add_argument(
+            '--debug', nargs=0, action=_Debug, help='show the traceback where an error ends it'
+        )
+
+
+class _Debug(argparse.Action):
+    """Tells :func:`mmslip.cli.errors.plain_errors`, around the parser and all that follows."""
+
+    def __call__(self, *_: object) -> None:
+        os.environ[DEBUG] = '1'

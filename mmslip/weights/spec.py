@@ -1,0 +1,467 @@
+"""The architecture of a model, in words that every library has: sizes, heads, activations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.models import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor, nn
+
+from mmslip.datasets.text.vocabulary import is_own
+from mmslip.models.backbones import TextTransformer
+from mmslip.models.necks import LinearProjection
+from mmslip.registry import MODELS
+from mmslip.utils.parts import is_kind
+from mmslip.weights.preprocessing import Preprocessing
+
+__all__ = [
+    'ACTIVATIONS',
+    'MERGES_NAME',
+    'ForeignText',
+    'ModelSpec',
+    'TextSpec',
+    'VisionSpec',
+    'resize_positions',
+]
+
+ACTIVATIONS = ('gelu', 'quick_gelu')
+# In a folder of weights: the merges of their tokeniser.
+MERGES_NAME = 'merges.txt'
+
+
+@dataclass(frozen=True)
+class VisionSpec:
+    """A ViT whose feature is its class token behind the final norm."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    patch_size: int
+    image_size: int
+    activation: str
+    eps: float
+    pre_norm: bool
+    patch_bias: bool
+    qkv_bias: bool
+
+    def __post_init__(self) -> None:
+        _check_tower(self)
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """CLIP's text tower, whose MLPs are four times as wide as it is.
+
+    By default its tokeniser is CLIP's with as many merges as fit. ``merges_file`` is the path of a
+    table that was trained on own captions; ``tokenizer`` names any other tokeniser.
+    """
+
+    vocab_size: int
+    context_length: int
+    width: int
+    layers: int
+    heads: int
+    activation: str
+    tokenizer: str | None = None
+    merges_file: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_tower(self)
+
+    def own_tokenizer(self) -> dict[str, Any] | None:
+        """Config of the tokeniser; None where the sizes of the tower tell that it is CLIP's."""
+        if self.merges_file is None:
+            return None
+        return dict(
+            type='mmslip.CLIPTokenizer',
+            context_length=self.context_length,
+            merges_file=self.merges_file,
+            num_merges=self.vocab_size - 514,
+        )
+
+
+@dataclass(frozen=True)
+class ForeignText:
+    """Any other text tower, or one with another tokeniser, as mmslip alone has them.
+
+    Args:
+        tower: Its config, which names no file.
+        tokenizer: The config of its tokeniser.
+    """
+
+    tower: dict[str, Any]
+    tokenizer: dict[str, Any]
+
+    def own_tokenizer(self) -> dict[str, Any]:
+        """Config of the tokeniser."""
+        return self.tokenizer
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: its towers, the joint space, SimCLR's MLP and how images are prepared.
+
+    Args:
+        vision: The image tower.
+        text: The text tower; ``None`` for an image tower alone.
+        embed_dim: Width of the joint image-text space, with a text tower.
+        ssl: Hidden and output width of SimCLR's MLP, where there is one.
+        sigmoid: Whether the head adds a learned bias, as the sigmoid loss has it.
+        preprocessing: Of the evaluation.
+    """
+
+    vision: VisionSpec
+    text: TextSpec | ForeignText | None = None
+    embed_dim: int | None = None
+    ssl: tuple[int, int] | None = None
+    sigmoid: bool = False
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Mapping[str, Tensor],
+        heads: int,
+        activation: str,
+        eps: float,
+        text_heads: int | None = None,
+        text_activation: str | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> 'ModelSpec':
+        """Read the shapes of weights under mmslip's names; the rest is given.
+
+        Raises:
+            ValueError: The patches are no square grid.
+        """
+        shape = {name: tuple(value.shape) for name, value in weights.items()}
+        mlp_width, width = shape['backbone.layers.0.ffn.layers.0.0.weight']
+        patch_size = shape['backbone.patch_embed.projection.weight'][-1]
+        vision = VisionSpec(
+            width=width,
+            layers=_count_layers(shape, 'backbone.layers.'),
+            heads=heads,
+            mlp_width=mlp_width,
+            patch_size=patch_size,
+            image_size=_grid(shape['backbone.pos_embed'][1]) * patch_size,
+            activation=activation,
+            eps=eps,
+            pre_norm='backbone.pre_norm.weight' in shape,
+            patch_bias='backbone.patch_embed.projection.bias' in shape,
+            qkv_bias='backbone.layers.0.attn.qkv.bias' in shape,
+        )
+        text = embed_dim = ssl = None
+        if 'text_backbone.pos_embed' in shape:
+            vocab_size, text_width = shape['text_backbone.token_embedding.weight']
+            text = TextSpec(
+                vocab_size=vocab_size,
+                context_length=shape['text_backbone.pos_embed'][0],
+                width=text_width,
+                layers=_count_layers(shape, 'text_backbone.layers.'),
+                heads=text_heads,
+                activation=text_activation,
+            )
+        if 'text_neck.weight' in shape:
+            embed_dim = shape['text_neck.weight'][1]
+        if 'ssl.neck.fc2.weight' in shape:
+            ssl = (shape['ssl.neck.fc0.weight'][0], shape['ssl.neck.fc2.weight'][0])
+        sigmoid = 'head.logit_bias' in shape
+        return cls(vision, text, embed_dim, ssl, sigmoid, preprocessing or Preprocessing())
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> 'ModelSpec':
+        """Read a config of mmslip or mmpretrain: its ``model`` and its test pipeline.
+
+        Raises:
+            ValueError: Its towers are others than :class:`VisionSpec` and :class:`TextSpec`
+                describe, or its test pipeline gives images of another size.
+        """
+        model = config['model']
+        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+            _require_parts(model)
+            backbone = MODELS.build({**model['backbone'], 'init_cfg': None})
+            text = MODELS.build(model['text_backbone']) if model.get('text_backbone') else None
+        vision = _vision_of(backbone)
+        preprocessing, size = Preprocessing.from_config(config)
+        if size not in (None, vision.image_size):
+            raise ValueError(
+                f'model.backbone is for images of {vision.image_size} pixels, the test pipeline '
+                f'gives {size}: set both to the same size.'
+            )
+        spec = cls(vision, preprocessing=preprocessing)
+        if text is None:
+            return spec
+        embed_dim = model['text_neck'].get('out_channels')
+        return replace(spec, text=_described(text, config), embed_dim=embed_dim)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 'ModelSpec':
+        """Read a description of :meth:`to_json` for these weights, whose shapes decide.
+
+        Raises:
+            KeyError: It lacks a key.
+            ValueError: It says anything else than the shapes of the weights.
+        """
+        vision, text = content['vision'], content['text'] or {}
+        foreign = ForeignText(**text) if 'tower' in text else None
+        if foreign:  # whose shapes say nothing
+            names = (name for name in weights if not name.startswith('text_backbone.'))
+            weights = {name: weights[name] for name in names}
+        elif text:
+            text = {'tokenizer': None, 'merges_file': None, **text}  # absent in older folders
+            content = {**content, 'text': text}
+        images = {'rounding': 'even', **content['preprocessing']}
+        content = {**content, 'preprocessing': images}
+        spec = cls.from_weights(
+            weights,
+            heads=vision['heads'],
+            activation=vision['activation'],
+            eps=vision['eps'],
+            text_heads=text.get('heads'),
+            text_activation=text.get('activation'),
+            preprocessing=Preprocessing(**images),
+        )
+        if foreign:
+            spec = replace(spec, text=foreign)
+        elif spec.text is not None:
+            given = {key: text[key] for key in ('tokenizer', 'merges_file')}
+            spec = replace(spec, text=replace(spec.text, **given))
+        wrong = [key for key, value in spec.to_json().items() if value != content[key]]
+        if wrong:
+            raise ValueError(
+                f'The description does not fit the shapes of the weights in {", ".join(wrong)}.'
+            )
+        return spec
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain values, with lists as JSON has them; an own table lies beside it."""
+        content = _listed(asdict(self))
+        if getattr(self.text, 'merges_file', None) is not None:
+            content['text']['merges_file'] = MERGES_NAME
+        return content
+
+    def config(self) -> dict[str, Any]:
+        """A config with ``model`` and ``test_pipeline``."""
+        size = self.vision.image_size
+        config = dict(model=self.model(), test_pipeline=self.preprocessing.pipeline(size))
+        tokenizer = self.text and self.text.own_tokenizer()
+        if tokenizer:  # which evaluation and inference ask the hook for
+            config['custom_hooks'] = [dict(type='mmslip.ZeroShotHook', tokenizer=tokenizer)]
+        return config
+
+    def model(self) -> dict[str, Any]:
+        """The ``model`` of a mmslip config; an mmpretrain classifier for an image tower alone."""
+        pixels = self.preprocessing.pixels_255()
+        if self.text is None and self.ssl is None:
+            pixels['to_rgb'] = True
+            return dict(type='ImageClassifier', backbone=self.backbone(), data_preprocessor=pixels)
+        model = dict(
+            type='mmslip.SLIP',
+            data_preprocessor=dict(type='mmslip.SLIPDataPreprocessor', **pixels),
+            backbone=self.backbone(),
+        )
+        if self.text is not None:
+            model.update(self._language())
+        if self.ssl is not None:
+            model['ssl'] = self._simclr()
+        return model
+
+    def backbone(self, name: str = 'mmslip.VisionTransformer') -> dict:
+        """The config of the image tower."""
+        vision = self.vision
+        cfg = dict(
+            type=name,
+            arch=dict(
+                embed_dims=vision.width,
+                num_layers=vision.layers,
+                num_heads=vision.heads,
+                feedforward_channels=vision.mlp_width,
+            ),
+            img_size=vision.image_size,
+            patch_size=vision.patch_size,
+            qkv_bias=vision.qkv_bias,
+            norm_cfg=dict(type='LN', eps=vision.eps),
+            pre_norm=vision.pre_norm,
+            patch_cfg=dict(bias=vision.patch_bias),
+        )
+        kind = dict(gelu='GELU', quick_gelu='mmpretrain.QuickGELU')[vision.activation]
+        return {**cfg, 'layer_cfgs': dict(act_cfg=dict(type=kind))}
+
+    def _language(self) -> dict:
+        text = self.text
+        projection = dict(type='mmslip.LinearProjection', out_channels=self.embed_dim)
+        head = dict(type='mmslip.SigLIPHead' if self.sigmoid else 'mmslip.CLIPHead')
+        if isinstance(text, ForeignText):
+            return dict(neck=projection, text_backbone=text.tower, text_neck=projection, head=head)
+        return dict(
+            neck=dict(projection, in_channels=self.vision.width),
+            text_backbone=dict(
+                type='mmslip.TextTransformer',
+                vocab_size=text.vocab_size,
+                context_length=text.context_length,
+                width=text.width,
+                num_layers=text.layers,
+                num_heads=text.heads,
+                quick_gelu=text.activation == 'quick_gelu',
+            ),
+            text_neck=dict(projection, in_channels=text.width),
+            head=head,
+        )
+
+    def _simclr(self) -> dict:
+        hidden, out = self.ssl
+        neck = dict(
+            type='NonLinearNeck',
+            in_channels=self.vision.width,
+            hid_channels=hidden,
+            out_channels=out,
+            num_layers=3,
+            with_bias=True,
+            with_last_bias=True,
+            with_last_bn=False,
+            with_avg_pool=False,
+            norm_cfg=dict(type='BN1d'),
+        )
+        return dict(type='mmslip.SimCLR', neck=neck, head=dict(type='mmslip.SimCLRHead'))
+
+
+def resize_positions(
+    weights: Mapping[str, Tensor], spec: ModelSpec, image_size: int
+) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Interpolate the position embeddings (bicubic) to another image size; the class token stays.
+
+    Raises:
+        ValueError: ``image_size`` is no multiple of the patch size.
+    """
+    patch, old = spec.vision.patch_size, spec.vision.image_size
+    if image_size % patch:
+        raise ValueError(f'An image of {image_size} pixels has no whole patches of {patch}.')
+    grids = ((size // patch,) * 2 for size in (old, image_size))
+    resized = resize_pos_embed(weights['backbone.pos_embed'], *grids, mode='bicubic')
+    spec = replace(spec, vision=replace(spec.vision, image_size=image_size))
+    return {**weights, 'backbone.pos_embed': resized}, spec
+
+
+def _count_layers(names: Mapping, prefix: str) -> int:
+    return 1 + max(int(name.split('.')[2]) for name in names if name.startswith(prefix))
+
+
+def _grid(tokens: int) -> int:
+    side = round((tokens - 1) ** 0.5)
+    if side**2 + 1 != tokens:
+        raise ValueError(
+            f'{tokens} position embeddings are not those of a class token and a square grid.'
+        )
+    return side
+
+
+def _activation_of(module: nn.Module) -> str:
+    if type(module).__name__ == 'QuickGELU':
+        return 'quick_gelu'
+    if isinstance(module, nn.GELU) and module.approximate == 'none':
+        return 'gelu'
+    raise ValueError(f'The activation {module} is neither GELU nor QuickGELU.')
+
+
+def _require_parts(model: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for an image tower or a projection that no other library has."""
+    names = ('neck', 'text_neck') if model.get('text_backbone') else ()
+    with MODELS.switch_scope_and_registry(None) as registry:
+        tower, *necks = (registry.get(model[name]['type']) for name in ('backbone', *names))
+    if tower is None or not issubclass(tower, VisionTransformer):
+        raise ValueError(
+            f'model.backbone is a {model["backbone"]["type"]}: other libraries get ViTs alone, '
+            'mmslip.VisionTransformer. ONNX has any: mmslip export.'
+        )
+    for name, neck in zip(names, necks, strict=True):
+        if neck is not LinearProjection:
+            raise ValueError(
+                f'model.{name} is a {model[name]["type"]}: other libraries have '
+                'mmslip.LinearProjection alone. ONNX has any: mmslip export.'
+            )
+
+
+def _vision_of(backbone: nn.Module) -> VisionSpec:
+    # Of all tokens ('raw', MAE's), SLIP reads the class token.
+    plain = backbone.out_type in ('cls_token', 'raw') and backbone.final_norm
+    layer = backbone.layers[0]
+    if not plain or not hasattr(layer.ffn, 'layers') or hasattr(layer.attn.gamma1, 'weight'):
+        raise ValueError(
+            'The image tower has layer scale, SwiGLU, no final norm or another output than its '
+            'class token; no library but mmpretrain has the same.'
+        )
+    arch = backbone.arch_settings
+    return VisionSpec(
+        width=arch['embed_dims'],
+        layers=arch['num_layers'],
+        heads=arch['num_heads'],
+        mlp_width=arch['feedforward_channels'],
+        patch_size=backbone.patch_embed.projection.kernel_size[0],
+        image_size=backbone.img_size[0],
+        activation=_activation_of(layer.ffn.layers[0][1]),
+        eps=layer.ln1.eps,
+        pre_norm=not isinstance(backbone.pre_norm, nn.Identity),
+        patch_bias=backbone.patch_embed.projection.bias is not None,
+        qkv_bias=layer.attn.qkv.bias is not None,
+    )
+
+
+def _described(tower: nn.Module, config: Mapping[str, Any]) -> TextSpec | ForeignText:
+    """The text tower of a config, with its tokeniser."""
+    found = [*_find_tokenizers({**config}), dict(type='mmslip.CLIPTokenizer')]
+    stated = next(filter(_is_foreign, found), found[0])
+    table = stated.get('merges_file')
+    own = is_kind(stated, 'CLIPTokenizer') and bool(table) and is_own(table)
+    clip = isinstance(tower, TextTransformer) and tower.end_id == 'highest'
+    if clip and (own or not _is_foreign(stated)):
+        return replace(_text_of(tower), merges_file=str(table) if own else None)
+    cfg = dict(config['model']['text_backbone'])
+    cfg = tower.plain_config() if hasattr(tower, 'plain_config') else cfg
+    return ForeignText(_listed(cfg), _listed(dict(stated)))
+
+
+def _is_foreign(tokenizer: Mapping) -> bool:
+    """Whether a tokeniser is not CLIP's with merges of CLIP's table."""
+    return not is_kind(tokenizer, 'CLIPTokenizer') or bool(tokenizer.get('merges_file'))
+
+
+def _text_of(tower: TextTransformer) -> TextSpec:
+    return TextSpec(
+        vocab_size=tower.token_embedding.num_embeddings,
+        context_length=tower.context_length,
+        width=tower.width,
+        layers=len(tower.layers),
+        heads=tower.layers[0].num_heads,
+        activation=_activation_of(tower.layers[0].act),
+    )
+
+
+def _find_tokenizers(config: Any) -> Iterator[Mapping]:
+    if isinstance(config, Mapping):
+        found = config.get('tokenizer')
+        if isinstance(found, Mapping) and 'type' in found:
+            yield found
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for part in config:
+            yield from _find_tokenizers(part)
+
+
+def _check_tower(tower: VisionSpec | TextSpec) -> None:
+    """Raise ``ValueError`` for wrong values of those fields that no shape fixes."""
+    name = type(tower).__name__
+    if tower.activation not in ACTIVATIONS:
+        raise ValueError(
+            f'{name}: the activation {tower.activation!r} is not one of {ACTIVATIONS}.'
+        )
+    if not isinstance(tower.heads, int) or tower.heads < 1:
+        raise ValueError(f'{name}: {tower.heads!r} is no number of attention heads.')
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,80 @@
+"""What weights say of the model that they were trained in, beside what a model is."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from mmpretrain.models import VisionTransformer
+from torch import Tensor, nn
+
+from mmslip.models.backbones import TextTransformer
+from mmslip.weights.spec import ModelSpec, TextSpec
+
+__all__ = ['require_stated']
+
+_ACTIVATIONS = dict(gelu='GELU', quick_gelu='QuickGELU')
+
+
+def require_stated(spec: ModelSpec, model: nn.Module, source: str) -> None:
+    """Refuse a model with other settings than weights had in training: it would run, and badly.
+
+    Compared are those that shapes of weights do not show: activations, attention heads and eps of
+    the towers, mean and standard deviation of the pixels.
+
+    Args:
+        spec: What the weights say of themselves.
+        model: That takes them, or its image tower alone.
+        source: Of the weights, for the message.
+
+    Raises:
+        ValueError: The message names each setting with both of its values.
+    """
+    wrong = [
+        f'{key} is {_text(found)}, of the weights {_text(wanted)}'
+        for key, found, wanted in _settings(spec, model)
+        if not _same(found, wanted)
+    ]
+    if wrong:
+        raise ValueError(
+            f'{source} was trained with other settings than the config has: {"; ".join(wrong)}. '
+            'Set them as those of the weights: `mmslip init NAME --data DATA --from '
+            f'{source}` writes such a config, `mmslip convert {source} FOLDER` its model alone.'
+        )
+
+
+def _settings(spec: ModelSpec, model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+    """Keys of a config with the value of the model and that of the weights."""
+    tower, text = getattr(model, 'backbone', model), getattr(model, 'text_backbone', None)
+    if isinstance(tower, VisionTransformer) and hasattr(tower.layers[0].ffn, 'layers'):
+        layer, vision = tower.layers[0], spec.vision
+        activation = _ACTIVATIONS[vision.activation]
+        yield 'model.backbone.layer_cfgs.act_cfg', _name(layer.ffn.layers[0][1]), activation
+        yield 'model.backbone.arch.num_heads', layer.attn.num_heads, vision.heads
+        yield 'model.backbone.norm_cfg.eps', layer.ln1.eps, vision.eps
+    if isinstance(text, TextTransformer) and isinstance(spec.text, TextSpec):
+        layer = text.layers[0]
+        activation = _ACTIVATIONS[spec.text.activation]
+        yield 'the activation (model.text_backbone.quick_gelu)', _name(layer.act), activation
+        yield 'model.text_backbone.num_heads', layer.num_heads, spec.text.heads
+    pixels = getattr(model, 'data_preprocessor', None)
+    for name, wanted in spec.preprocessing.pixels_255().items():
+        if isinstance(found := getattr(pixels, name, None), Tensor):
+            yield f'model.data_preprocessor.{name}', found.flatten().tolist(), wanted
+
+
+def _name(activation: nn.Module) -> str:
+    approximate = getattr(activation, 'approximate', 'none')
+    return type(activation).__name__ + ('' if approximate == 'none' else f' ({approximate})')
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, list):
+        return all(map(_same, found, wanted))
+    # Means are written rounded, and eps may be that of another precision.
+    return found == wanted if isinstance(found, str) else math.isclose(found, wanted, rel_tol=1e-3)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f'[{", ".join(f"{number:.4g}" for number in value)}]'
+    return str(value)

@@ -1,0 +1,114 @@
+"""Errors of the command lines: one line, with the setting that they come from."""
+
+import logging
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from torch.utils.data import DataLoader, Dataset
+
+from mmslip.cli.errors import SettingError, plain_errors
+from mmslip.cli.setting_errors import name_settings
+from mmslip.registry import MODELS
+
+
+class Pair(BaseModel):
+    """Two projections; the second can be given what it does not take."""
+
+    def __init__(self, neck: dict, text_neck: dict) -> None:
+        super().__init__()
+        self.neck, self.text_neck = MODELS.build(neck), MODELS.build(text_neck)
+
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+        return self.text_neck((self.neck((feats,)),))
+
+
+NECK = dict(type='mmslip.LinearProjection', in_channels=4, out_channels=3)
+
+
+def test_an_error_of_building_names_the_part() -> None:
+    cfg = Config(dict(model=dict(type=Pair, neck=NECK, text_neck=dict(NECK, out_channels='x'))))
+    wanted = pytest.raises(SettingError, match=r'^model\.text_neck: TypeError: .*got str')
+    with wanted, name_settings(cfg):
+        MODELS.build(cfg.model)
+
+
+def test_an_error_of_a_step_names_the_module() -> None:
+    cfg = Config(dict(model=dict(type=Pair, neck=NECK, text_neck=NECK)))
+    wanted = pytest.raises(SettingError, match=r'^model\.text_neck: RuntimeError: mat1 and mat2')
+    with wanted, name_settings(cfg):
+        MODELS.build(cfg.model)(torch.zeros(2, 4))
+
+
+class Broken(Dataset):
+    """A stream whose samples are lost."""
+
+    def __getitem__(self, index: int) -> int:
+        raise RuntimeError('3 of 4 shards could not be read')
+
+    def __len__(self) -> int:
+        return 8
+
+
+class Reader:
+    """The hook in which a loader is read."""
+
+    def read(self, loader: DataLoader) -> list:
+        return list(loader)
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_an_error_of_the_data_names_the_data_set_not_the_hook(num_workers: int) -> None:
+    cfg = Config(
+        dict(custom_hooks=[dict(type=Reader)], train_dataloader=dict(dataset=dict(type=Broken)))
+    )
+    wanted = r'^train_dataloader\.dataset: RuntimeError: 3 of 4 shards could not be read$'
+    with pytest.raises(SettingError, match=wanted), name_settings(cfg):
+        Reader().read(DataLoader(Broken(), num_workers=num_workers))
+
+
+def test_errors_of_other_code_stay_as_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), name_settings(Config(dict(model=NECK))):
+        1 / 0  # noqa: B018
+
+
+@plain_errors()
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def test_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.delenv('MMSLIP_DEBUG', raising=False)
+    with pytest.raises(SystemExit, match=r'(^|\n)Error: no such file$'):
+        fail(ValueError('no such\n  file'))
+    with pytest.raises(SystemExit, match=r'^\(Traceback: .*\)\nError: KeyError: .a.$'):
+        fail(KeyError('a'))
+    with pytest.raises(
+        SystemExit, match=r'Error: AssertionError: raise error \(.*errors\.py, line'
+    ):
+        fail(AssertionError())
+    worker = (
+        'Caught OSError in DataLoader worker process 0.\nTraceback:\n  File\nOSError: no disk\n'
+    )
+    with pytest.raises(SystemExit, match=r'(^|\n)Error: OSError: no disk$'):
+        fail(OSError(worker))
+
+    log = tmp_path / 'log'
+    MMLogger.get_instance('errors').addHandler(logging.FileHandler(log))
+    with pytest.raises(SystemExit, match=rf'^\(Traceback: .*{log}\)\nError: gone$'):
+        fail(ValueError('gone'))
+    assert 'raise error\nValueError: gone' in log.read_text()
+
+    monkeypatch.setenv('MMSLIP_DEBUG', '1')
+    with pytest.raises(KeyError):
+        fail(KeyError('a'))
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.delenv('MMSLIP_DEBUG', raising=False)
+    with pytest.raises(SystemExit) as caught:
+        fail(KeyboardInterrupt())
+    assert caught.value.code == 130
+    assert capfd.readouterr().err == '\nStopped by Ctrl-C.\n'
