@@ -84,7 +84,7 @@ PARTS = {
     'correctness': Part(
         'pytest -m gpu: losses, gradients, groups, compile, SIGKILL, no waiting for the GPU',
         5,
-        f'-m pytest {TESTS} -m gpu -vv --tb short --junitxml {{json}}',
+        f'-m pytest -n 6 {TESTS} -m gpu -vv --tb short --junitxml {{json}}',
         '-m pytest tests/models/test_no_sync.py --junitxml {json}',
         tests,
     ),
@@ -174,7 +174,7 @@ def missing_packages() -> list[str]:
     missing = []
     if find_spec('cv2') is None:  # whose distributions have several names
         missing.append('opencv-python')
-    for line in (*lines, 'pytest', 'open_clip_torch', 'pyarrow', 'webdataset'):
+    for line in (*lines, 'pytest', 'pytest-xdist', 'open_clip_torch', 'pyarrow', 'webdataset'):
         wanted = Requirement(line)
         try:
             found = metadata.version(wanted.name)
