@@ -1,6 +1,8 @@
-"""Scripts of ``tools/``, which is not a package, as modules."""
+"""Scripts of ``tools/``, which is not a package, as modules; programs of this checkout."""
 
 import io
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -8,17 +10,34 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-__all__ = ['load_script', 'to_npy']
+__all__ = ['environment', 'load_script', 'to_npy']
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+ROOT = Path(__file__).parents[1]
 
 
 def load_script(name: str) -> ModuleType:
     """Import ``tools/NAME.py`` as its command line would, with its folder on the path."""
-    path = TOOLS / name
+    path = ROOT / 'tools' / name
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(path.parent)
         return import_module(path.name)
+
+
+def environment(*folders: object, **values: str) -> dict[str, str]:
+    """That of this process, where modules of ``folders`` and of this checkout are found first.
+
+    So are programs beside Python itself, such as ``torchrun``.
+    """
+
+    def prepend(name: str, *paths: object) -> str:
+        return os.pathsep.join(map(str, (*paths, *filter(None, [os.environ.get(name)]))))
+
+    return dict(
+        os.environ,
+        PYTHONPATH=prepend('PYTHONPATH', *folders, ROOT),
+        PATH=prepend('PATH', Path(sys.executable).parent),
+        **values,
+    )
 
 
 def to_npy(array: np.ndarray) -> bytes:

@@ -1,11 +1,12 @@
 """docs/extend.md: a method in a package of its own, as a reader would write it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.scripts import environment
 
 ROOT = Path(__file__).parents[1]
 DOC = ROOT / 'docs' / 'extend.md'
@@ -43,7 +44,7 @@ def test_the_example_is_an_external_plug_in(tmp_path):
     run = dict(
         cwd=tmp_path,
         check=True,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(site), str(ROOT)])},
+        env=environment(site),
     )
     subprocess.run([sys.executable, '-m', *install.split(), str(site)], **run)
     assert (site / 'slip_vicreg.py').is_file()

@@ -1,6 +1,5 @@
 """What ``import mmslip`` does, and what it leaves to the imports that follow."""
 
-import os
 import subprocess
 import sys
 from importlib import metadata
@@ -13,6 +12,7 @@ from mmpretrain.utils import dependency
 import mmslip
 from mmslip.plugin import switch_off_multimodal
 from mmslip.utils.config import load_config
+from tests.scripts import environment
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -37,10 +37,9 @@ def install(folder: Path, name: str, version: str) -> None:
 def test_import_beside_transformers_and_pycocotools(tmp_path: Path) -> None:
     install(tmp_path, 'transformers', '5.0.0rc1')
     install(tmp_path, 'pycocotools', '2.0.11')
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', SCRIPT],
-        env={**os.environ, 'PYTHONPATH': path},
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
     )
@@ -80,7 +79,7 @@ def test_bases_of_mmslip_in_any_folder(tmp_path: Path, order: str) -> None:
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code],
         cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -1,7 +1,6 @@
 """Whole runs: reproducible, resumable, testable, in every precision and over processes."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmslip.registry import MODELS
+from tests.scripts import environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,7 +173,7 @@ def test_the_backbone_loads_into_an_mmpretrain_classifier(trained):
 def run_tool(*args: object, launcher: tuple = ()) -> str:
     """Run a tool as a user does, on one thread."""
     command = [sys.executable, *launcher, *map(str, args)]
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    env = environment(OMP_NUM_THREADS='1')
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout

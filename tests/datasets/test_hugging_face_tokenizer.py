@@ -12,9 +12,8 @@ import torch
 
 from mmslip.datasets import CLIPTokenizer, HuggingFaceTokenizer
 from mmslip.registry import TOKENIZERS
+from tests.scripts import environment
 from tests.text_parts import CAPTIONS, KINDS, write_tokenizer
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -145,8 +144,8 @@ if child == 0:
     os._exit(0 if same and count() == 1 else 1)
 assert os.waitpid(child, 0)[1] == 0, 'child failed'
 """
-    env = {key: value for key, value in os.environ.items() if key != 'TOKENIZERS_PARALLELISM'}
-    env['PYTHONPATH'] = os.pathsep.join([str(ROOT), env.get('PYTHONPATH', '')])
+    env = environment()
+    env.pop('TOKENIZERS_PARALLELISM', None)
     done = subprocess.run(
         [sys.executable, '-c', script], env=env, capture_output=True, text=True, timeout=120
     )

@@ -17,6 +17,7 @@ import torch
 from mmslip.datasets.text import cleaning
 from mmslip.datasets.text.tokenizer import CLIPTokenizer
 from mmslip.registry import TOKENIZERS
+from tests.scripts import environment
 
 ROOT = Path(__file__).parents[2]
 OWN_FILE = ROOT / 'tests' / 'data' / 'tokenizer_expected.json'
@@ -197,8 +198,8 @@ if child == 0:
     os._exit(0 if same and count() == 1 else 1)
 assert os.waitpid(child, 0)[1] == 0, 'child failed'
 """
-    env = {key: value for key, value in os.environ.items() if key != 'TOKENIZERS_PARALLELISM'}
-    env['PYTHONPATH'] = os.pathsep.join([str(ROOT), env.get('PYTHONPATH', '')])
+    env = environment()
+    env.pop('TOKENIZERS_PARALLELISM', None)
     done = subprocess.run(
         [sys.executable, '-c', script], env=env, capture_output=True, text=True, timeout=120
     )

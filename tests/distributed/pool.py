@@ -1,16 +1,23 @@
 """Run a function in several processes on one machine."""
 
+import faulthandler
 import multiprocessing
+import pickle
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
+# Seconds after which processes that have not ended say where they are, and fail.
+LIMIT = 300
 _PREPARED = ['torch', 'mmslip.engine', 'mmslip.models']
 
 
@@ -37,47 +44,68 @@ def run(
 
     Returns:
         What each rank returned, in rank order.
+
+    Raises:
+        AssertionError: The first rank that failed, with its traceback; or the stacks of all ranks
+            that had not ended after ``LIMIT`` seconds.
     """
-    context = context_for(device)
-    results = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         processes = [
-            context.Process(
+            context_for(device).Process(
                 target=_worker,
-                args=(results, folder, function, rank, world_size, args, backend),
+                args=(folder, function, rank, world_size, args, backend),
                 daemon=True,
             )
             for rank in range(world_size)
         ]
         for process in processes:
             process.start()
-        found = dict(results.get() for _ in processes)
-        for process in processes:
-            process.join()
-    errors = [result for result in found.values() if isinstance(result, _Failure)]
-    if errors:
-        raise AssertionError(errors[0].text)
-    return [found[rank] for rank in range(world_size)]
+        try:
+            _wait(processes, folder)
+        finally:
+            for process in processes:
+                process.kill()  # those that wait for one that has failed
+                process.join()
+        return [
+            pickle.loads((folder / f'{rank}.outcome').read_bytes()) for rank in range(world_size)
+        ]
 
 
-class _Failure:
-    def __init__(self, text: str) -> None:
-        self.text = text
+def _wait(processes: list[BaseProcess], folder: Path) -> None:
+    """Until all have ended well."""
+    deadline = time.monotonic() + LIMIT
+    running = {process.sentinel: rank for rank, process in enumerate(processes)}
+    while running:
+        ended = wait(running, max(0.0, deadline - time.monotonic()))
+        if not ended:
+            time.sleep(5)  # they are writing
+            stacks = [
+                f'rank {r}:\n{(folder / f"{r}.stacks").read_text()}' for r in running.values()
+            ]
+            raise AssertionError(f'not ended after {LIMIT} s:\n' + '\n'.join(stacks))
+        for rank in map(running.pop, ended):
+            status = processes[rank].exitcode
+            if status:
+                failure = folder / f'{rank}.failure'
+                text = failure.read_text() if failure.exists() else f'ended with status {status}'
+                raise AssertionError(f'rank {rank}:\n{text}')
 
 
-def _worker(results, folder, function, rank, world_size, args, backend) -> None:
+def _worker(folder, function, rank, world_size, args, backend) -> None:
     torch.set_num_threads(1)
-    try:
-        dist.init_process_group(
-            backend, init_method=f'file://{Path(folder, "store")}', rank=rank, world_size=world_size
-        )
-        outcome = function(rank, world_size, *args)
-        dist.barrier()
-        dist.destroy_process_group()
-    except Exception:
-        outcome = _Failure(f'rank {rank}:\n{traceback.format_exc()}')
-    # As NumPy, whose pickles need no shared memory of a process that is about to end.
-    results.put((rank, _to_numpy(outcome)))
+    with (folder / f'{rank}.stacks').open('w') as stacks:
+        faulthandler.dump_traceback_later(LIMIT, file=stacks)
+        try:
+            store = f'file://{folder / "store"}'
+            dist.init_process_group(backend, init_method=store, rank=rank, world_size=world_size)
+            outcome = _to_numpy(function(rank, world_size, *args))
+            dist.barrier()
+            dist.destroy_process_group()
+        except Exception:
+            (folder / f'{rank}.failure').write_text(traceback.format_exc())
+            raise
+        (folder / f'{rank}.outcome').write_bytes(pickle.dumps(outcome))
 
 
 def _to_numpy(value: Any) -> Any:

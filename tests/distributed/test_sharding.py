@@ -181,7 +181,7 @@ def train_all(
     train: Callable[..., np.ndarray] = train,
 ) -> dict:
     """The traces of trainings with every wrapper and options, whose checkpoints stay."""
-    os.environ['LOCAL_RANK'] = str(rank)
+    os.environ['LOCAL_RANK'] = str(rank % (torch.cuda.device_count() or world_size))
     torch.set_num_threads(1)
     return {
         f'{kind}-{case}': train(f'{folder}/{kind}-{case}', world_size, wrapper, **options)
@@ -262,7 +262,7 @@ def test_the_bound_of_the_scale_acts(whole):
 
 def change_over(rank: int, world_size: int, folder: str) -> dict:
     """Shards go on from a checkpoint of one process, go back to it, and evaluate."""
-    os.environ['LOCAL_RANK'] = str(rank)
+    os.environ['LOCAL_RANK'] = str(rank % (torch.cuda.device_count() or world_size))
     torch.set_num_threads(1)
     averaged = CASES['averaged']
     train(f'{folder}/begun-sharded', world_size, SHARDED, steps=STEPS - 1, **averaged)
@@ -318,7 +318,7 @@ def test_checkpoints_change_over(folder, whole, monkeypatch):
 
 def half_precision(rank: int, world_size: int, folder: str) -> dict:
     """The types that blocks and heads work in, and the first loss."""
-    os.environ['LOCAL_RANK'] = str(rank)
+    os.environ['LOCAL_RANK'] = str(rank % (torch.cuda.device_count() or world_size))
     options = dict(dtype=torch.float32, steps=1)
     exact = train(f'{folder}/float32', world_size, SHARDED, **options)
     wrapper = SHARDED | dict(param_dtype='bfloat16')

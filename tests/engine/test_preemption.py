@@ -38,6 +38,7 @@ from tests.crashing import (
     trace,
 )
 from tests.distributed import pool
+from tests.scripts import environment
 from tests.test_training import small_config
 
 ROOT = Path(__file__).parents[2]
@@ -276,10 +277,9 @@ def test_processes_leave_together(tmp_path: Path, number: signal.Signals, status
 
 def press(command: list[str], times: int, lines: list[str]) -> int:
     """Start a training in a group of its own, press Ctrl-C in its 9th step; returns the status."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
     with subprocess.Popen(
         command,
-        env=environment,
+        env=environment(OMP_NUM_THREADS='1'),
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmpretrain.models import VisionTransformer as MMPretrainVisionTransformer
 from torch import Tensor, nn
 
-from mmslip.models.backbones import PatchDropout, VisionTransformer
+from mmslip.models.backbones import PatchConv2d, PatchDropout, VisionTransformer
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 
@@ -175,3 +176,40 @@ def test_all_attention_is_fused(make_slip, monkeypatch):
     assert last['attn_mask'].flatten(1).tolist() == [[True, True, True], [True, True, False]]
     calls = count_fused_attention(model, lambda: model.encode_image(images()), monkeypatch)
     assert calls == 2 * [dict(dropout_p=0.0)]
+
+
+@pytest.mark.parametrize('changes', [{}, dict(out_type='avg_featmap', layer_scale_init_value=0.3)])
+def test_values_and_gradients_of_mmpretrain(changes):
+    model = vit(**changes).double()
+    other = MMPretrainVisionTransformer(ARCH, img_size=32, patch_size=8, **changes).double()
+    other.load_state_dict(model.state_dict())
+    inputs, found = images().double(), []
+    for tower in (model, other):
+        output = tower(inputs)[-1]
+        output.square().sum().backward()
+        found.append([output, *(param.grad for param in tower.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('size', [(24, 40), (31, 26)])  # the second has edges that are no patch
+@pytest.mark.parametrize('bias', [True, False])
+def test_patches_as_a_matrix_product(size, bias):
+    torch.manual_seed(0)
+    ours = PatchConv2d(3, 5, kernel_size=(8, 4), stride=(8, 4), bias=bias).double()
+    plain = nn.Conv2d(3, 5, kernel_size=(8, 4), stride=(8, 4), bias=bias).double()
+    plain.load_state_dict(ours.state_dict())
+    found = []
+    for layer in (ours, plain):
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1)).double()
+        output = layer(x.requires_grad_())
+        output.square().sum().backward()
+        found.append([output, x.grad, *(param.grad for param in layer.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_patches_that_overlap_need_a_convolution():
+    with pytest.raises(ValueError, match="need conv_type='Conv2d' in patch_cfg"):
+        vit(patch_cfg=dict(stride=4))
+    assert type(vit(patch_cfg=dict(conv_type='Conv2d')).patch_embed.projection) is nn.Conv2d

@@ -1,6 +1,5 @@
 """The command ``mmslip``: finding the commands, help, errors."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -11,15 +10,14 @@ import pytest
 from mmslip.cli import COMMANDS, main
 from mmslip.cli.launch import add_launcher_arguments
 from mmslip.cli.parser import CommandParser
-
-ROOT = Path(__file__).parents[2]
+from tests.scripts import environment
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, '-m', 'mmslip', *arguments],
         cwd=cwd,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from mmslip.registry import MODELS
 from tests.apis.conftest import CONFIG, draw_images
+from tests.scripts import environment
 
 pytest.importorskip('gradio', reason='gradio is not installed (pip install mmslip[web])')
 httpx = pytest.importorskip('httpx')  # of gradio
@@ -42,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[str]:
             cwd=tmp_path,
             stdout=log,
             stderr=log,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
+            env=environment(PYTHONUNBUFFERED='1'),
         )
     try:
         deadline = time.monotonic() + 240

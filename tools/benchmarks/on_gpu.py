@@ -99,7 +99,7 @@ PARTS = {
     'profile': Part(
         'where the time of a step goes: attention, matrix products, optimiser, copies, gaps',
         1.5,
-        f'tools/benchmarks/profile_step.py {BASE} --models clip slip --json {{json}}',
+        f'tools/benchmarks/profile_step.py {BASE} --models clip slip --longest 12 --json {{json}}',
         f'tools/benchmarks/profile_step.py {TINY} --models slip --steps 1 --json {{json}}',
     ),
     'large_batch': Part(

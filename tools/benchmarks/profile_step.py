@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__.splitlines()[0])
     parser.set_defaults(models=['slip'])
     parser.add_argument('--steps', type=int, default=3)
+    parser.add_argument(
+        '--longest', type=int, default=0, metavar='N', help='list the N kernels that take longest'
+    )
     parser.add_argument('--trace', type=Path, metavar='DIR', help='keep the traces, for Perfetto')
     return complete(parser.parse_args())
 
@@ -72,8 +75,10 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
     return covered
 
 
-def shares(step: Step, args: argparse.Namespace, trace: Path | None) -> dict[str, float]:
-    """Milliseconds of a step by kind of work, and in ``step`` those of the whole."""
+def shares(
+    step: Step, args: argparse.Namespace, trace: Path | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds of a step by kind of work, in ``step`` those of the whole; and by kernel."""
     on_gpu = args.device == 'cuda'
     for _ in range(3):
         step()
@@ -90,7 +95,8 @@ def shares(step: Step, args: argparse.Namespace, trace: Path | None) -> dict[str
     if trace is not None:
         trace.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(trace))
-    taken: dict[str, float] = defaultdict(float)
+    by_name: dict[str, float] = defaultdict(float)
+    rest = {}
     if on_gpu:
         on_device = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
         kernels = [
@@ -99,25 +105,29 @@ def shares(step: Step, args: argparse.Namespace, trace: Path | None) -> dict[str
             if not getattr(event, 'is_user_annotation', False)
         ]
         for name, start, end in kernels:
-            taken[kind_of(name)] += end - start
+            by_name[name] += end - start
         first, last = min(start for _, start, _ in kernels), max(end for *_, end in kernels)
-        taken['gaps'] = last - first - busy((start, end) for _, start, end in kernels)
+        rest['gaps'] = last - first - busy((start, end) for _, start, end in kernels)
         wall = last - first
     else:
         for row in profiler.key_averages():
-            taken[kind_of(row.key)] += row.self_cpu_time_total
-        taken['between operators'] = max(0.0, wall - sum(taken.values()))
-    taken['step'] = wall
-    return {kind: value / 1000 / args.steps for kind, value in taken.items()}
+            by_name[row.key] += row.self_cpu_time_total
+        rest['between operators'] = max(0.0, wall - sum(by_name.values()))
+    taken: dict[str, float] = defaultdict(float, rest, step=wall)
+    for name, value in by_name.items():
+        taken[kind_of(name)] += value
+    return tuple(
+        {key: value / 1000 / args.steps for key, value in each.items()} for each in (taken, by_name)
+    )
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    found = {}
+    found, kernels = {}, {}
     for name in args.models:
         trace = args.trace / f'{name}.json' if args.trace else None
-        found[name] = shares(build(name, args), args, trace)
+        found[name], kernels[name] = shares(build(name, args), args, trace)
     table = Table('kind of work', *(f'{name}, ms (share)' for name in found))
     kinds = sorted(
         {kind for row in found.values() for kind in row},
@@ -130,6 +140,9 @@ def main() -> None:
         ]
         table.add_row(kind, *cells)
     Console(width=130).print(table)
+    for name, row in kernels.items():
+        for kernel in sorted(row, key=row.get, reverse=True)[: args.longest]:
+            print(f'{name} {row[kernel]:7.2f} ms, {kind_of(kernel)}: {kernel[:300]}')
     if args.json:
         args.json.write_text(json.dumps(found))
 
