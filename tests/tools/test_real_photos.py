@@ -84,7 +84,7 @@ def test_data(tool, photos, tmp_path):
 
 @pytest.mark.parametrize('number', range(4))
 def test_batches_of_each_method(tool, photos, tmp_path, number):
-    method = tool.METHODS[number]
+    method = list(tool.METHODS.values())[number]
     tool.prepare(photos, tmp_path / 'data', [0])
     cfg = Config.fromfile(method.path)
     cfg.merge_from_dict(tool.training_options(method, tmp_path / 'data', 10, 0, length=12))
@@ -120,7 +120,7 @@ def test_figures(tool, photos, tmp_path, monkeypatch, capsys):
         return 120.0
 
     monkeypatch.setattr(comparison, 'call', call)
-    costs = {method.config: comparison.Cost(1.0, 10.0) for method in tool.METHODS}
+    costs = {method.config: comparison.Cost(1.0, 10.0) for method in tool.METHODS.values()}
     monkeypatch.setattr(tool, 'step_costs', lambda experiments, cache: costs)
     arguments = [str(photos), '--out', str(tmp_path / 'out'), '--seeds', '0', '1', '--minutes', '1']
     monkeypatch.setattr(sys, 'argv', ['real_photos.py', *arguments])

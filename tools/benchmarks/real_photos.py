@@ -70,7 +70,7 @@ CLIP = Method('CLIP', 'clip_tiny_photos', (100, 10, 2))
 SLIP = Method('SLIP', 'slip_tiny_photos', (100, 10, 2))
 BARE = Method('SLIP + bare images', 'slip_tiny_photos_few-captions', (10, 2))
 SIMCLR = Method('SimCLR on all images', 'simclr_tiny_photos', (100,), (100, 10, 2))
-METHODS = (CLIP, SLIP, BARE, SIMCLR)
+METHODS = dict(clip=CLIP, slip=SLIP, bare=BARE, simclr=SIMCLR)
 # Column -> key of the metrics.
 COLUMNS = {
     'zero-shot top-1': 'zero_shot/photos_top1',
@@ -92,6 +92,9 @@ def parse_args() -> argparse.Namespace:
         choices=CAPTIONED,
         default=list(CAPTIONED),
         help='shares of photographs with a caption, in percent; SimCLR trains on all without any',
+    )
+    parser.add_argument(
+        '--methods', nargs='+', choices=METHODS, default=list(METHODS), help='which are trained'
     )
     parser.add_argument('--minutes', type=float, default=3, help='processor time of a training')
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time, a thread each')
@@ -241,7 +244,7 @@ def plot(results: dict[tuple[Method, int], list[dict]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(columns), figsize=(9, 4), layout='constrained')
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
         key = COLUMNS[column]
-        for shift, method in enumerate(METHODS):
+        for shift, method in enumerate(METHODS.values()):
             shares = [share for share in CAPTIONED if (method, share) in results]
             shares = [share for share in shares if key in results[method, share][0]]
             if shares:
@@ -269,6 +272,7 @@ def plot(results: dict[tuple[Method, int], list[dict]], path: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    methods = [METHODS[name] for name in args.methods]
     out = args.out.absolute()
     data = out / 'data'
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -276,12 +280,12 @@ def main() -> None:
     costs = step_costs(
         {
             method.config: (method.path, training_options(method, data, 10, args.seeds[0], 1280))
-            for method in METHODS
+            for method in METHODS.values()
         },
         out / 'costs.json',
     )
     steps = {name: round(60 * args.minutes / cost.step / EPOCHS) for name, cost in costs.items()}
-    for method in METHODS:
+    for method in methods:
         cost, number = 1000 * costs[method.config].step, EPOCHS * steps[method.config]
         console.print(f'{method.title}: {cost:.0f} ms of processor time a step, {number:,} steps')
 
@@ -307,7 +311,7 @@ def main() -> None:
 
     tasks = [
         (seed, method, share)
-        for method in METHODS
+        for method in methods
         for share in method.trained
         if share in args.captions or method is SIMCLR
         for seed in args.seeds
