@@ -42,6 +42,7 @@ EXTRAS = {
     'tests': [
         'pytest>=8',
         'pytest-xdist>=3.5',
+        'pytest-timeout>=2.2',
         'ruff>=0.9',
         'scikit-learn>=1.3',
         'pyarrow>=14',

@@ -2,11 +2,13 @@
 
 import faulthandler
 import multiprocessing
+import os
 import pickle
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -85,9 +87,9 @@ def _wait(processes: list[BaseProcess], folder: Path) -> None:
             ]
             raise AssertionError(f'not ended after {LIMIT} s:\n' + '\n'.join(stacks))
         for rank in map(running.pop, ended):
-            status = processes[rank].exitcode
-            if status:
+            if not (folder / f'{rank}.outcome').exists():
                 failure = folder / f'{rank}.failure'
+                status = processes[rank].exitcode
                 text = failure.read_text() if failure.exists() else f'ended with status {status}'
                 raise AssertionError(f'rank {rank}:\n{text}')
 
@@ -100,12 +102,14 @@ def _worker(folder, function, rank, world_size, args, backend) -> None:
             store = f'file://{folder / "store"}'
             dist.init_process_group(backend, init_method=store, rank=rank, world_size=world_size)
             outcome = _to_numpy(function(rank, world_size, *args))
-            dist.barrier()
-            dist.destroy_process_group()
         except Exception:
             (folder / f'{rank}.failure').write_text(traceback.format_exc())
-            raise
-        (folder / f'{rank}.outcome').write_bytes(pickle.dumps(outcome))
+        else:
+            (folder / f'{rank}.outcome').write_bytes(pickle.dumps(outcome))
+            with suppress(RuntimeError):  # others have gone
+                dist.barrier()
+        # Not by way of gloo's threads, which now and then abort a process that ends.
+        os._exit(0)
 
 
 def _to_numpy(value: Any) -> Any:
