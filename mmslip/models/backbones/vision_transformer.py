@@ -29,7 +29,7 @@ class Attention(BaseModule):
 
     Queries, keys and values come from one ``unbind``, whose gradient is one copy. The original
     selects each of them, and the gradient of a selection is a tensor of the size of all three,
-    zero but for a third; that took a tenth of a training step on a GPU.
+    zero but for a third (see docs/benchmarks.md).
 
     Args:
         attn: The attention whose parts, and parameters, this one takes over.
