@@ -2,7 +2,11 @@
 
 import io
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-__all__ = ['environment', 'load_script', 'to_npy']
+__all__ = ['environment', 'lines_of', 'load_script', 'to_npy']
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +42,27 @@ def environment(*folders: object, **values: str) -> dict[str, str]:
         PATH=prepend('PATH', Path(sys.executable).parent),
         **values,
     )
+
+
+@contextmanager
+def lines_of(command: Sequence[object], **options: object) -> Iterator[subprocess.Popen]:
+    """A program in a group of its own, whose output and errors are ``stdout``, as text.
+
+    Nothing of the group is left when the block ends with an error.
+    """
+    with subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def to_npy(array: np.ndarray) -> bytes:

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import signal
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pyarrow import parquet
 from mmslip.datasets.io.folder import list_images
 from tests.conftest import draw_shape
 from tests.installed import Installed
+from tests.scripts import lines_of
 
 PAIRS = 48
 
@@ -85,14 +85,7 @@ def test_an_experiment_for_every_kind_of_data(
 def interrupt(installed: Installed, command: list[str], cwd: Path) -> str:
     """Output of a training that is stopped by Ctrl-C once it is in its third epoch."""
     lines = []
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=installed.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with lines_of(command, cwd=cwd, env=installed.environment) as process:
         for line in process.stdout:
             lines.append(line)
             if re.search(r'Epoch\(train\) +\[3\]', line):

@@ -38,7 +38,7 @@ from tests.crashing import (
     trace,
 )
 from tests.distributed import pool
-from tests.scripts import environment
+from tests.scripts import environment, lines_of
 from tests.test_training import small_config
 
 ROOT = Path(__file__).parents[2]
@@ -277,15 +277,7 @@ def test_processes_leave_together(tmp_path: Path, number: signal.Signals, status
 
 def press(command: list[str], times: int, lines: list[str]) -> int:
     """Start a training in a group of its own, press Ctrl-C in its 9th step; returns the status."""
-    with subprocess.Popen(
-        command,
-        env=environment(OMP_NUM_THREADS='1'),
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with lines_of(command, env=environment(OMP_NUM_THREADS='1'), cwd=ROOT) as process:
         for line in process.stdout:
             lines.append(line)
             if times and re.search(r'Epoch\(train\) +\[3\]\[1/4\]', line):
