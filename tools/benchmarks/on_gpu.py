@@ -163,7 +163,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def missing_packages() -> list[str]:
-    """Requirements of mmslip and of the parts that are not installed, or too old or new."""
+    """Requirements of mmslip and of the parts that are not installed, or too old or new.
+
+    Those of what is installed are among them: a folder of wheels may lack any.
+    """
     from packaging.requirements import Requirement
 
     (lines,) = (
@@ -172,17 +175,23 @@ def missing_packages() -> list[str]:
         if isinstance(node, ast.Assign) and node.targets[0].id == 'REQUIREMENTS'
     )
     missing = []
+    left = [*lines, 'pytest', 'pytest-xdist', 'open_clip_torch', 'pyarrow', 'webdataset']
+    seen = {'opencv-python'}
     if find_spec('cv2') is None:  # whose distributions have several names
         missing.append('opencv-python')
-    for line in (*lines, 'pytest', 'pytest-xdist', 'open_clip_torch', 'pyarrow', 'webdataset'):
-        wanted = Requirement(line)
+    while left:
+        wanted = Requirement(left.pop(0))
+        if wanted.name in seen or (wanted.marker and not wanted.marker.evaluate(dict(extra=''))):
+            continue
+        seen.add(wanted.name)
         try:
             found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            missing.append(line)
-        else:
-            if not wanted.specifier.contains(found, prereleases=True):
-                missing.append(f'{line} (there is {found})')
+            missing.append(str(wanted))
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            missing.append(f'{wanted} (there is {found})')
+        left += metadata.requires(wanted.name) or []
     return missing
 
 
