@@ -12,7 +12,7 @@ from mmslip.weights.spec import ModelSpec, TextSpec
 
 __all__ = ['require_stated']
 
-_ACTIVATIONS = dict(gelu='GELU', quick_gelu='QuickGELU')
+_ACTIVATIONS = dict(gelu='GELU', quick_gelu='QuickGELU', gelu_tanh='GELU (tanh)')
 
 
 def require_stated(spec: ModelSpec, model: nn.Module, source: str) -> None:
