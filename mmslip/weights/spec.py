@@ -115,6 +115,11 @@ class ForeignText:
         """Config of the tokeniser."""
         return self.tokenizer
 
+    def build(self) -> nn.Module:
+        """The tower, without weights."""
+        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+            return MODELS.build(dict(self.tower))
+
 
 @dataclass(frozen=True)
 class ModelSpec:

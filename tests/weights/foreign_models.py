@@ -141,13 +141,13 @@ def hugging_face_embeddings(peer: nn.Module) -> tuple[Callable, Callable]:
     return image, text
 
 
-def siglip_model(**changes: object) -> nn.Module:
+def siglip_model(length: int = 24, **changes: object) -> nn.Module:
     """Towers of two widths, and MLPs that are not four times as wide."""
     transformers = pytest.importorskip('transformers')
     common = dict(num_hidden_layers=2, num_attention_heads=2, **changes)
     vision = dict(hidden_size=48, intermediate_size=80, image_size=SIDE, patch_size=8, **common)
     text = dict(hidden_size=32, intermediate_size=56, vocab_size=120, projection_size=48, **common)
-    text.update(max_position_embeddings=24, bos_token_id=2, eos_token_id=1)
+    text.update(max_position_embeddings=length, bos_token_id=2, eos_token_id=1)
     config = transformers.SiglipConfig(text_config=text, vision_config=vision)
     model = shake(transformers.SiglipModel(config))
     with torch.no_grad():

@@ -59,7 +59,7 @@ def render(
     folder = path.parent.absolute()
     context = f'context_length={plan.context}' if plan.context else ''
     if start and start.model:
-        tokenizer = as_call(start.tokenizer) if start.tokenizer else ''
+        tokenizer = _tokenizer(start.tokenizer, folder) if start.tokenizer else ''
     else:
         table = f'merges_file={_place(vocabulary.path.absolute(), folder)}' if vocabulary else ''
         settings = ', '.join(filter(None, ["type='mmslip.CLIPTokenizer'", context, table]))
@@ -110,6 +110,14 @@ def _parts(start: Start, plan: Plan) -> Iterator[str]:
                 break_on_hyphens=False,
             )
             yield '\n'.join(lines)
+
+
+def _tokenizer(config: dict[str, Any], folder: Path) -> str:
+    """A tokeniser as Python writes it, its file relative where it can be."""
+    text = as_call(config)
+    for path in (config[key] for key in ('path', 'merges_file') if key in config):
+        text = text.replace(repr(path), _place(Path(path), folder))
+    return text
 
 
 def _paramwise(plan: Plan) -> Iterator[str]:

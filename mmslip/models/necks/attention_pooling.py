@@ -65,6 +65,6 @@ class AttentionPooling(BaseModule):
                 "one vector: set its out_type='featmap'."
             )
         x = x.flatten(2).transpose(1, 2) if x.dim() == 4 else x  # (B, N, C)
-        query = self.probe.expand(len(x), -1, -1)  # (B, 1, C)
+        query = self.probe.expand(x.shape[0], -1, -1)  # (B, 1, C)
         x = self.attention(query, x, x, need_weights=False)[0]  # (B, 1, C)
         return self.ffn(self.norm(x), identity=x)[:, 0]  # (B, C)

@@ -5,11 +5,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from mmslip.registry import MODELS, TOKENIZERS
+from mmslip.registry import TOKENIZERS
 from mmslip.utils.parts import is_kind
 from mmslip.weights.format import Format, as_json, require
 from mmslip.weights.formats.hugging_face import RESAMPLE, layer_rules
@@ -149,10 +147,8 @@ classify('image.jpg', candidate_labels=['cat', 'dog'])"""
         require(self.title, spec.preprocessing, **images)
 
     def describe(self, spec: ModelSpec) -> dict[str, str]:
-        vision = spec.vision
-        tokenizer = TOKENIZERS.build(dict(spec.text.tokenizer))
-        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
-            tower = MODELS.build(spec.text.tower)
+        vision, tokenizer = spec.vision, TOKENIZERS.build(dict(spec.text.tokenizer))
+        tower = spec.text.build()
         heads, eps, hidden, activation = block_of(tower.layers[0])
         content = dict(
             architectures=['SiglipModel'],
