@@ -234,6 +234,11 @@ def test_siglip_at_another_size(root: Path) -> None:
     assert [*fit.resized] == ['backbone.pos_embed']
     assert {name.partition('.')[0] for name in fit.missing} == {'ssl'}
     assert all(param.requires_grad for param in model.parameters())
+    views = [torch.rand(4, 3, 32, 32), torch.rand(4, 3, 64, 64)]
+    ids = torch.randint(2, 120, (4, 24))
+    losses = model.loss(dict(image=torch.rand(4, 3, 64, 64), text=ids, views=views))
+    assert losses['loss_clip'].isfinite()
+    assert losses['loss_ssl'].isfinite()  # from the mean of the patches
     run('--from', 'weights', '--unlocked-groups', 2, '--force')
     model = MODELS.build(load_config('own.py').model)
     for tower in (model.backbone, model.text_backbone):

@@ -82,6 +82,7 @@ def render(
         val_pipeline=_val_pipeline(start, plan.image_size, tokenizer),
         small_views=plan.ssl != 'none' and plan.ssl_size != plan.image_size,
         view_changes=', '.join(changes) if plan.ssl != 'none' else '',
+        narrow=_self_supervised(start, plan),
         lr=f'{plan.lr:.0e}'.replace('e-0', 'e-'),
         cores=machine.cores,
         parts=list(_parts(start, plan)) if start else [],
@@ -126,6 +127,17 @@ def _paramwise(plan: Plan) -> Iterator[str]:
         yield f'layer_decay_rate={plan.layer_decay}'
     if plan.ssl_lr:
         yield f'lr_mult=dict(ssl={plan.ssl_lr:g})'
+
+
+def _self_supervised(start: Start | None, plan: Plan) -> str:
+    """Changes of the self-supervised half, whose neck has to be told of feature maps."""
+    of_weights = start.model.get('backbone', {}) if start else {}
+    if plan.ssl == 'none' or not (
+        plan.arch == 'resnet50' or of_weights.get('out_type') == 'featmap'
+    ):
+        return plan.narrow
+    told = 'neck=dict(with_avg_pool=True'
+    return plan.narrow.replace('neck=dict(', f'{told}, ', 1) if plan.narrow else f'{told})'
 
 
 def _val_pipeline(start: Start | None, size: int, tokenizer: str) -> str:
