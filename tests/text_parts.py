@@ -1,9 +1,12 @@
 """Small tokenisers and text towers of Hugging Face's kinds."""
 
 import json
+import re
 from pathlib import Path
+from string import punctuation
 
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -53,13 +56,13 @@ def write_tokenizer(folder: Path, kind: str = 'bert') -> Path:
 
     Args:
         folder: Takes its files.
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`KINDS`, or SigLIP's, whose padding counts.
 
     Returns:
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    make = dict(bert=_bert, gpt2=_gpt2, t5=_t5)
+    make = dict(bert=_bert, gpt2=_gpt2, t5=_t5, siglip=_siglip)
     tokenizer, tokens = make.get(kind, _xlm_roberta)()
     tokenizer.save(str(folder / 'tokenizer.json'))
     settings = dict(tokens, tokenizer_class='PreTrainedTokenizerFast', model_max_length=24)
@@ -105,6 +108,16 @@ def _t5() -> tuple[Tokenizer, dict]:
         single='$A </s>', special_tokens=[('</s>', 1)]
     )
     return tokenizer, dict(eos_token='</s>', pad_token='<pad>', unk_token='<unk>')
+
+
+def _siglip() -> tuple[Tokenizer, dict]:
+    """T5's, in small letters without punctuation; its end token fills rows, too."""
+    tokenizer, _ = _t5()
+    steps = [normalizers.Lowercase(), normalizers.Replace(Regex(f'[{re.escape(punctuation)}]'), '')]
+    steps += [normalizers.Replace(Regex(r'\s+'), ' '), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokens = dict(eos_token='</s>', pad_token='</s>', unk_token='<unk>')
+    return tokenizer, dict(tokens, model_input_names=['input_ids'])
 
 
 def _gpt2() -> tuple[Tokenizer, dict]:

@@ -2,6 +2,7 @@ from mmslip.models.backbones import (
     ConvTower,
     HuggingFaceText,
     ModernTextTransformer,
+    SigLIPTextTransformer,
     TextTransformer,
     VisionTransformer,
 )
@@ -9,12 +10,13 @@ from mmslip.models.data_preprocessor import SLIPDataPreprocessor
 from mmslip.models.device_augment import DeviceAugment
 from mmslip.models.device_warp import DeviceWarp
 from mmslip.models.heads import CLIPHead, SigLIPHead, SimCLRHead
-from mmslip.models.necks import LinearProjection, MLPProjection
+from mmslip.models.necks import AttentionPooling, LinearProjection, MLPProjection
 from mmslip.models.selfsup import SimCLR
 from mmslip.models.slip import SLIP
 
 __all__ = [
     'SLIP',
+    'AttentionPooling',
     'CLIPHead',
     'ConvTower',
     'DeviceAugment',
@@ -25,6 +27,7 @@ __all__ = [
     'ModernTextTransformer',
     'SLIPDataPreprocessor',
     'SigLIPHead',
+    'SigLIPTextTransformer',
     'SimCLR',
     'SimCLRHead',
     'TextTransformer',

@@ -268,9 +268,14 @@ def _description_of(source: Path, origin: Format) -> Path | None:
 
 def _read_description(path: Path) -> dict[str, Any]:
     description = _read_json(path)
-    preprocessor = path.with_name('preprocessor_config.json')  # of Hugging Face
+    # Of Hugging Face: a file of its own, or in that of transformers 5 for images and texts.
+    preprocessor, processor = map(
+        path.with_name, ('preprocessor_config.json', 'processor_config.json')
+    )
     if preprocessor.is_file():
         description['preprocessor'] = _read_json(preprocessor)
+    elif processor.is_file() and (found := _read_json(processor).get('image_processor')):
+        description['preprocessor'] = found
     return description
 
 

@@ -11,7 +11,7 @@ from mmslip.weights.preprocessing import Preprocessing
 from mmslip.weights.rules import Rule, to_ours, to_theirs
 from mmslip.weights.spec import ForeignText, ModelSpec, TextSpec, VisionSpec
 
-__all__ = ['Format', 'as_json', 'require']
+__all__ = ['Format', 'as_json', 'require', 'require_clip']
 
 
 class Format:
@@ -147,6 +147,15 @@ def require(
                 f'{found!r}, so it cannot be written for it without loss.'
                 + _REMEDIES.get(type(part), '')
             )
+
+
+def require_clip(title: str, spec: ModelSpec) -> None:
+    """Raise ``ValueError`` unless class token and end token are read, through a matrix each."""
+    require(title, spec.vision, pooling='class_token')
+    if spec.text_bias:
+        raise ValueError(
+            f'{title} has no bias in the projection of texts: leave out model.text_neck.bias.'
+        )
 
 
 def as_json(content: dict) -> str:

@@ -12,29 +12,43 @@ from torch import Tensor, nn
 
 from mmslip.datasets.text.vocabulary import is_own
 from mmslip.models.backbones import TextTransformer
-from mmslip.models.necks import LinearProjection
+from mmslip.models.necks import AttentionPooling, LinearProjection
+from mmslip.models.widths import with_width
 from mmslip.registry import MODELS
 from mmslip.utils.parts import is_kind
 from mmslip.weights.preprocessing import Preprocessing
 
 __all__ = [
     'ACTIVATIONS',
+    'ACT_CFGS',
     'MERGES_NAME',
     'ForeignText',
     'ModelSpec',
     'TextSpec',
     'VisionSpec',
+    'block_of',
     'resize_positions',
 ]
 
 ACTIVATIONS = ('gelu', 'quick_gelu')
+# Configs of those that image tower and SigLIP's text tower may have.
+ACT_CFGS = dict(
+    gelu=dict(type='GELU'),
+    quick_gelu=dict(type='mmpretrain.QuickGELU'),
+    gelu_tanh=dict(type='GELU', approximate='tanh'),
+)
 # In a folder of weights: the merges of their tokeniser.
 MERGES_NAME = 'merges.txt'
 
 
 @dataclass(frozen=True)
 class VisionSpec:
-    """A ViT whose feature is its class token behind the final norm."""
+    """A ViT, and what makes one feature of its tokens behind the final norm.
+
+    ``pooling`` is ``'class_token'``, or ``'attention'`` for a ViT without one in front of a
+    :class:`mmslip.models.AttentionPooling` whose heads, MLP, activation and eps are those of its
+    layers, as in SigLIP. The latter stands in the place of the projection.
+    """
 
     width: int
     layers: int
@@ -47,9 +61,10 @@ class VisionSpec:
     pre_norm: bool
     patch_bias: bool
     qkv_bias: bool
+    pooling: str = 'class_token'
 
     def __post_init__(self) -> None:
-        _check_tower(self)
+        _check_tower(self, tuple(ACT_CFGS))
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class TextSpec:
     merges_file: str | None = None
 
     def __post_init__(self) -> None:
-        _check_tower(self)
+        _check_tower(self, ACTIVATIONS)
 
     def own_tokenizer(self) -> dict[str, Any] | None:
         """Config of the tokeniser; None where the sizes of the tower tell that it is CLIP's."""
@@ -100,6 +115,11 @@ class ForeignText:
         """Config of the tokeniser."""
         return self.tokenizer
 
+    def build(self) -> nn.Module:
+        """The tower, without weights."""
+        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+            return MODELS.build(dict(self.tower))
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -111,6 +131,7 @@ class ModelSpec:
         embed_dim: Width of the joint image-text space, with a text tower.
         ssl: Hidden and output width of SimCLR's MLP, where there is one.
         sigmoid: Whether the head adds a learned bias, as the sigmoid loss has it.
+        text_bias: Whether the projection of texts adds one, as SigLIP's does.
         preprocessing: Of the evaluation.
     """
 
@@ -120,6 +141,7 @@ class ModelSpec:
     ssl: tuple[int, int] | None = None
     sigmoid: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    text_bias: bool = False
 
     @classmethod
     def from_weights(
@@ -140,18 +162,20 @@ class ModelSpec:
         shape = {name: tuple(value.shape) for name, value in weights.items()}
         mlp_width, width = shape['backbone.layers.0.ffn.layers.0.0.weight']
         patch_size = shape['backbone.patch_embed.projection.weight'][-1]
+        class_token = 'backbone.cls_token' in shape
         vision = VisionSpec(
             width=width,
             layers=_count_layers(shape, 'backbone.layers.'),
             heads=heads,
             mlp_width=mlp_width,
             patch_size=patch_size,
-            image_size=_grid(shape['backbone.pos_embed'][1]) * patch_size,
+            image_size=_grid(shape['backbone.pos_embed'][1], class_token) * patch_size,
             activation=activation,
             eps=eps,
             pre_norm='backbone.pre_norm.weight' in shape,
             patch_bias='backbone.patch_embed.projection.bias' in shape,
             qkv_bias='backbone.layers.0.attn.qkv.bias' in shape,
+            pooling='class_token' if class_token else 'attention',
         )
         text = embed_dim = ssl = None
         if 'text_backbone.pos_embed' in shape:
@@ -169,7 +193,8 @@ class ModelSpec:
         if 'ssl.neck.fc2.weight' in shape:
             ssl = (shape['ssl.neck.fc0.weight'][0], shape['ssl.neck.fc2.weight'][0])
         sigmoid = 'head.logit_bias' in shape
-        return cls(vision, text, embed_dim, ssl, sigmoid, preprocessing or Preprocessing())
+        images, text_bias = preprocessing or Preprocessing(), 'text_neck.bias' in shape
+        return cls(vision, text, embed_dim, ssl, sigmoid, images, text_bias)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> 'ModelSpec':
@@ -184,7 +209,8 @@ class ModelSpec:
             _require_parts(model)
             backbone = MODELS.build({**model['backbone'], 'init_cfg': None})
             text = MODELS.build(model['text_backbone']) if model.get('text_backbone') else None
-        vision = _vision_of(backbone)
+            neck = _build_neck(model['neck'], backbone) if text else None
+        vision = _vision_of(backbone, neck)
         preprocessing, size = Preprocessing.from_config(config)
         if size not in (None, vision.image_size):
             raise ValueError(
@@ -194,8 +220,14 @@ class ModelSpec:
         spec = cls(vision, preprocessing=preprocessing)
         if text is None:
             return spec
-        embed_dim = model['text_neck'].get('out_channels')
-        return replace(spec, text=_described(text, config), embed_dim=embed_dim)
+        neck = model['text_neck']
+        return replace(
+            spec,
+            text=_described(text, config),
+            embed_dim=neck.get('out_channels'),
+            sigmoid=is_kind(model['head'], 'SigLIPHead'),
+            text_bias=neck.get('bias', False),
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 'ModelSpec':
@@ -214,7 +246,8 @@ class ModelSpec:
             text = {'tokenizer': None, 'merges_file': None, **text}  # absent in older folders
             content = {**content, 'text': text}
         images = {'rounding': 'even', **content['preprocessing']}
-        content = {**content, 'preprocessing': images}
+        vision = {'pooling': 'class_token', **vision}
+        content = {'text_bias': False, **content, 'vision': vision, 'preprocessing': images}
         spec = cls.from_weights(
             weights,
             heads=vision['heads'],
@@ -287,17 +320,39 @@ class ModelSpec:
             pre_norm=vision.pre_norm,
             patch_cfg=dict(bias=vision.patch_bias),
         )
-        kind = dict(gelu='GELU', quick_gelu='mmpretrain.QuickGELU')[vision.activation]
-        return {**cfg, 'layer_cfgs': dict(act_cfg=dict(type=kind))}
+        if vision.pooling == 'attention':
+            cfg.update(with_cls_token=False, out_type='featmap')
+        return {**cfg, 'layer_cfgs': dict(act_cfg=ACT_CFGS[vision.activation])}
+
+    def _neck(self) -> dict:
+        """The config of what makes an embedding of the image tower's output."""
+        vision = self.vision
+        if vision.pooling == 'attention':
+            return dict(
+                type='mmslip.AttentionPooling',
+                in_channels=vision.width,
+                num_heads=vision.heads,
+                feedforward_channels=vision.mlp_width,
+                act_cfg=ACT_CFGS[vision.activation],
+                norm_cfg=dict(type='LN', eps=vision.eps),
+            )
+        return dict(
+            type='mmslip.LinearProjection',
+            out_channels=self.embed_dim,
+            in_channels=vision.width,
+        )
 
     def _language(self) -> dict:
         text = self.text
         projection = dict(type='mmslip.LinearProjection', out_channels=self.embed_dim)
+        if self.text_bias:
+            projection['bias'] = True
         head = dict(type='mmslip.SigLIPHead' if self.sigmoid else 'mmslip.CLIPHead')
         if isinstance(text, ForeignText):
-            return dict(neck=projection, text_backbone=text.tower, text_neck=projection, head=head)
+            towers = dict(neck=self._neck(), text_backbone=text.tower)
+            return dict(**towers, text_neck=projection, head=head)
         return dict(
-            neck=dict(projection, in_channels=self.vision.width),
+            neck=self._neck(),
             text_backbone=dict(
                 type='mmslip.TextTransformer',
                 vocab_size=text.vocab_size,
@@ -340,7 +395,8 @@ def resize_positions(
     if image_size % patch:
         raise ValueError(f'An image of {image_size} pixels has no whole patches of {patch}.')
     grids = ((size // patch,) * 2 for size in (old, image_size))
-    resized = resize_pos_embed(weights['backbone.pos_embed'], *grids, mode='bicubic')
+    extra = int(spec.vision.pooling == 'class_token')
+    resized = resize_pos_embed(weights['backbone.pos_embed'], *grids, 'bicubic', extra)
     spec = replace(spec, vision=replace(spec.vision, image_size=image_size))
     return {**weights, 'backbone.pos_embed': resized}, spec
 
@@ -349,20 +405,19 @@ def _count_layers(names: Mapping, prefix: str) -> int:
     return 1 + max(int(name.split('.')[2]) for name in names if name.startswith(prefix))
 
 
-def _grid(tokens: int) -> int:
-    side = round((tokens - 1) ** 0.5)
-    if side**2 + 1 != tokens:
-        raise ValueError(
-            f'{tokens} position embeddings are not those of a class token and a square grid.'
-        )
+def _grid(tokens: int, class_token: bool) -> int:
+    side = round((tokens - class_token) ** 0.5)
+    if side**2 + class_token != tokens:
+        what = 'a class token and a square grid' if class_token else 'a square grid'
+        raise ValueError(f'{tokens} position embeddings are not those of {what}.')
     return side
 
 
 def _activation_of(module: nn.Module) -> str:
     if type(module).__name__ == 'QuickGELU':
         return 'quick_gelu'
-    if isinstance(module, nn.GELU) and module.approximate == 'none':
-        return 'gelu'
+    if isinstance(module, nn.GELU):
+        return 'gelu' if module.approximate == 'none' else 'gelu_tanh'
     raise ValueError(f'The activation {module} is neither GELU nor QuickGELU.')
 
 
@@ -377,23 +432,40 @@ def _require_parts(model: Mapping[str, Any]) -> None:
             'mmslip.VisionTransformer. ONNX has any: mmslip export.'
         )
     for name, neck in zip(names, necks, strict=True):
-        if neck is not LinearProjection:
+        if neck is not LinearProjection and not (name == 'neck' and neck is AttentionPooling):
             raise ValueError(
                 f'model.{name} is a {model[name]["type"]}: other libraries have '
                 'mmslip.LinearProjection alone. ONNX has any: mmslip export.'
             )
 
 
-def _vision_of(backbone: nn.Module) -> VisionSpec:
-    # Of all tokens ('raw', MAE's), SLIP reads the class token.
-    plain = backbone.out_type in ('cls_token', 'raw') and backbone.final_norm
+def _build_neck(cfg: Mapping[str, Any], backbone: nn.Module) -> nn.Module:
+    return MODELS.build(with_width(dict(cfg), backbone.embed_dims, 'model.neck'))
+
+
+def _vision_of(backbone: nn.Module, neck: nn.Module | None) -> VisionSpec:
+    attention = isinstance(neck, AttentionPooling)
+    # Of all tokens ('raw', MAE's), SLIP reads the class token, and attention pooling all of them.
+    outputs = ('featmap', 'raw') if attention else ('cls_token', 'raw')
+    plain = backbone.out_type in outputs and backbone.final_norm
     layer = backbone.layers[0]
-    if not plain or not hasattr(layer.ffn, 'layers') or hasattr(layer.attn.gamma1, 'weight'):
+    if (
+        not plain
+        or attention == backbone.with_cls_token
+        or not hasattr(layer.ffn, 'layers')
+        or hasattr(layer.attn.gamma1, 'weight')
+    ):
         raise ValueError(
             'The image tower has layer scale, SwiGLU, no final norm or another output than its '
-            'class token; no library but mmpretrain has the same.'
+            'class token (with mmslip.AttentionPooling: its patches, without a class token); no '
+            'library but mmpretrain has the same.'
         )
     arch = backbone.arch_settings
+    if attention and _settings_of(neck.attention, neck.norm, neck.ffn) != block_of(layer):
+        raise ValueError(
+            'model.neck has other heads, another MLP, activation or eps than the layers of '
+            'model.backbone; no library but mmpretrain has the same.'
+        )
     return VisionSpec(
         width=arch['embed_dims'],
         layers=arch['num_layers'],
@@ -406,7 +478,18 @@ def _vision_of(backbone: nn.Module) -> VisionSpec:
         pre_norm=not isinstance(backbone.pre_norm, nn.Identity),
         patch_bias=backbone.patch_embed.projection.bias is not None,
         qkv_bias=layer.attn.qkv.bias is not None,
+        pooling='attention' if attention else 'class_token',
     )
+
+
+def block_of(layer: nn.Module) -> tuple[int, float, int, str]:
+    """Heads, eps, width within the MLP and activation of a block of mmpretrain's ViT."""
+    return _settings_of(layer.attn, layer.ln1, layer.ffn)
+
+
+def _settings_of(attn: nn.Module, norm: nn.Module, ffn: nn.Module) -> tuple[int, float, int, str]:
+    hidden, activation, *_ = ffn.layers[0]
+    return attn.num_heads, norm.eps, hidden.out_features, _activation_of(activation)
 
 
 def _described(tower: nn.Module, config: Mapping[str, Any]) -> TextSpec | ForeignText:
@@ -450,12 +533,12 @@ def _find_tokenizers(config: Any) -> Iterator[Mapping]:
             yield from _find_tokenizers(part)
 
 
-def _check_tower(tower: VisionSpec | TextSpec) -> None:
+def _check_tower(tower: VisionSpec | TextSpec, activations: tuple[str, ...]) -> None:
     """Raise ``ValueError`` for wrong values of those fields that no shape fixes."""
     name = type(tower).__name__
-    if tower.activation not in ACTIVATIONS:
+    if tower.activation not in activations:
         raise ValueError(
-            f'{name}: the activation {tower.activation!r} is not one of {ACTIVATIONS}.'
+            f'{name}: the activation {tower.activation!r} is not one of {activations}.'
         )
     if not isinstance(tower.heads, int) or tower.heads < 1:
         raise ValueError(f'{name}: {tower.heads!r} is no number of attention heads.')

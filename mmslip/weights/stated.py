@@ -7,12 +7,13 @@ from typing import Any
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from mmslip.models.backbones import TextTransformer
-from mmslip.weights.spec import ModelSpec, TextSpec
+from mmslip.models.backbones import SigLIPTextTransformer, TextTransformer
+from mmslip.models.necks import AttentionPooling
+from mmslip.weights.spec import ForeignText, ModelSpec, TextSpec, block_of
 
 __all__ = ['require_stated']
 
-_ACTIVATIONS = dict(gelu='GELU', quick_gelu='QuickGELU')
+_ACTIVATIONS = dict(gelu='GELU', quick_gelu='QuickGELU', gelu_tanh='GELU (tanh)')
 
 
 def require_stated(spec: ModelSpec, model: nn.Module, source: str) -> None:
@@ -45,12 +46,18 @@ def require_stated(spec: ModelSpec, model: nn.Module, source: str) -> None:
 def _settings(spec: ModelSpec, model: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     """Keys of a config with the value of the model and that of the weights."""
     tower, text = getattr(model, 'backbone', model), getattr(model, 'text_backbone', None)
+    neck = getattr(model, 'neck', None)
+    wanted = spec.vision.activation, spec.vision.heads, spec.vision.eps
     if isinstance(tower, VisionTransformer) and hasattr(tower.layers[0].ffn, 'layers'):
-        layer, vision = tower.layers[0], spec.vision
-        activation = _ACTIVATIONS[vision.activation]
-        yield 'model.backbone.layer_cfgs.act_cfg', _name(layer.ffn.layers[0][1]), activation
-        yield 'model.backbone.arch.num_heads', layer.attn.num_heads, vision.heads
-        yield 'model.backbone.norm_cfg.eps', layer.ln1.eps, vision.eps
+        keys = 'layer_cfgs.act_cfg', 'arch.num_heads', 'norm_cfg.eps'
+        yield from _of_block('model.backbone', keys, _parts(tower.layers[0]), wanted)
+    keys = 'act_cfg', 'num_heads', 'norm_cfg.eps'
+    if isinstance(neck, AttentionPooling):
+        yield from _of_block('model.neck', keys, (neck.ffn, neck.attention, neck.norm), wanted)
+    if isinstance(text, SigLIPTextTransformer) and isinstance(spec.text, ForeignText):
+        heads, eps, _, activation = block_of(spec.text.build().layers[0])
+        wanted = activation, heads, eps
+        yield from _of_block('model.text_backbone', keys, _parts(text.layers[0]), wanted)
     if isinstance(text, TextTransformer) and isinstance(spec.text, TextSpec):
         layer = text.layers[0]
         activation = _ACTIVATIONS[spec.text.activation]
@@ -60,6 +67,21 @@ def _settings(spec: ModelSpec, model: nn.Module) -> Iterator[tuple[str, Any, Any
     for name, wanted in spec.preprocessing.pixels_255().items():
         if isinstance(found := getattr(pixels, name, None), Tensor):
             yield f'model.data_preprocessor.{name}', found.flatten().tolist(), wanted
+
+
+def _parts(layer: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return layer.ffn, layer.attn, layer.ln1
+
+
+def _of_block(
+    path: str, keys: tuple[str, ...], parts: tuple[nn.Module, ...], wanted: tuple
+) -> Iterator[tuple[str, Any, Any]]:
+    """Activation, heads and eps of a block of attention and MLP."""
+    ffn, attn, norm = parts
+    activation, *numbers = wanted
+    found = _name(ffn.layers[0][1]), attn.num_heads, norm.eps
+    for key, *values in zip(keys, found, (_ACTIVATIONS[activation], *numbers), strict=True):
+        yield f'{path}.{key}', *values
 
 
 def _name(activation: nn.Module) -> str:

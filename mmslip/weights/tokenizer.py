@@ -101,16 +101,19 @@ def _hugging_face_files(tokenizer: HuggingFaceTokenizer) -> dict[str, str]:
     special = dict(eos_token=after[-1], pad_token=backend.id_to_token(tokenizer.pad_id))
     if before:
         special['bos_token'] = before[0]
-    return _files_of(backend, tokenizer.context_length, special)
+    return _files_of(backend, tokenizer.context_length, special, not tokenizer.padding_counts)
 
 
-def _files_of(backend: Tokenizer, length: int, special: dict[str, str]) -> dict[str, str]:
-    """The files of a tokeniser that cuts texts to a length."""
+def _files_of(
+    backend: Tokenizer, length: int, special: dict[str, str], masked: bool = True
+) -> dict[str, str]:
+    """The files of a tokeniser that cuts texts to a length; ``masked`` says whether padding is."""
     backend.enable_truncation(length)
     settings = dict(
         tokenizer_class='PreTrainedTokenizerFast',
         model_max_length=length,
-        model_input_names=['input_ids', 'attention_mask'],  # CLIPModel takes no others
+        # CLIPModel takes no others; given a mask, SiglipModel would leave out the padding.
+        model_input_names=['input_ids', *['attention_mask'] * masked],
         padding_side='right',
         truncation_side='right',
         clean_up_tokenization_spaces=False,

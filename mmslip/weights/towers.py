@@ -48,7 +48,7 @@ class TextTower(Tower):
 
     Other libraries pad with other ids, and the tokeniser of transformers.js cuts the end off a text
     that is too long: whatever stands behind the end becomes padding, and where there is no end, the
-    last id becomes it.
+    last id becomes it. Where the backbone reads the padding, rows get all of it.
 
     Args:
         backbone: Of texts.
@@ -63,6 +63,8 @@ class TextTower(Tower):
         super().__init__(backbone, neck)
         self.start = len(tokenizer.before)
         self.end_id, self.pad_id = tokenizer.end_id, tokenizer.pad_id
+        whole_rows = getattr(backbone, 'whole_rows', False)
+        self.row_length = tokenizer.context_length if whole_rows else None
 
     def forward(self, ids: Tensor) -> Tensor:
         """Encode ids ``(B, L)``."""
@@ -72,6 +74,9 @@ class TextTower(Tower):
         ends = (ends | lost).int()
         behind = ends.cumsum(dim=1) > ends  # of the first end
         ids = ids.masked_fill(lost, self.end_id).masked_fill(behind, self.pad_id)
+        if self.row_length is not None:
+            padding = ids.new_full((ids.shape[0], self.row_length), self.pad_id)
+            ids = torch.cat([ids, padding], dim=1)[:, : self.row_length]
         return super().forward(ids)  # (B, D)
 
 

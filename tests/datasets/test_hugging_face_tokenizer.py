@@ -159,3 +159,23 @@ def test_clip_keeps_the_same_contract() -> None:
     assert tokenizer.room == 6
     row = tokenizer('a ' * 20)[0].tolist()
     assert row == [49406, *tokenizer.encode('a ' * 6), 49407]
+
+
+def test_padding_that_counts(tmp_path: Path) -> None:
+    """SigLIP's, whose end token fills rows: the ids are those of transformers."""
+    transformers = pytest.importorskip('transformers')
+    folder = write_tokenizer(tmp_path, 'siglip')
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours = HuggingFaceTokenizer(folder, padding_counts=True)
+    texts = [*CAPTIONS, 'A Red DOG; on the grass!']
+    rows = ours(texts)
+    expected = theirs(texts, padding='max_length', truncation=True, max_length=24).input_ids
+    assert rows.tolist() == expected
+    assert rows[-1].tolist() == ours('a red dog on the grass')[0].tolist()
+    assert (rows[:, -1] == 1).all()
+    assert ours.decode(rows[-1]) == 'a red dog on the grass'
+    copy = ours.plain_config('copy')
+    assert copy == dict(
+        type='mmslip.HuggingFaceTokenizer', path='copy', context_length=24, end_token='</s>',
+        pad_token='</s>', padding_counts=True,
+    )  # fmt: skip

@@ -7,7 +7,12 @@ from mmengine.config import Config
 
 from mmslip.analysis.config_check import check_config
 from mmslip.datasets import CLIPTokenizer, HuggingFaceTokenizer, require_fit, tokenizer_faults
-from mmslip.models import HuggingFaceText, ModernTextTransformer, TextTransformer
+from mmslip.models import (
+    HuggingFaceText,
+    ModernTextTransformer,
+    SigLIPTextTransformer,
+    TextTransformer,
+)
 from tests.text_parts import MODELS, write_tokenizer
 
 SMALL = dict(width=16, num_layers=1, num_heads=2)
@@ -110,3 +115,23 @@ def test_it_is_said_before_anything_is_built(tmp_path: Path) -> None:
     # The tokeniser that is meant where none is stated.
     lines = problems(settings(None, tower, None))
     assert any(f'{path} makes ids up to 49407' in line for line in lines)
+
+
+def test_a_tower_that_reads_padding(tmp_path: Path) -> None:
+    path = write_tokenizer(tmp_path, 'siglip')
+    tower = SigLIPTextTransformer(120, 24, **SMALL)
+    siglip = HuggingFaceTokenizer(path, padding_counts=True)
+    assert siglip.pad_id == siglip.end_id == 1
+    assert HuggingFaceTokenizer(path).pad_id == 0
+    assert tokenizer_faults(siglip, tower) == []
+    assert tokenizer_faults(siglip, clip(end_id=1)) == []  # reads the first of them
+    (fault,) = tokenizer_faults(HuggingFaceTokenizer(path, 16, padding_counts=True), tower, 'T')
+    assert fault == (
+        'T.context_length = 16: the text tower reads whole rows, padding too, of '
+        'model.text_backbone.context_length = 24; make them equal.'
+    )
+    (fault,) = tokenizer_faults(siglip, ModernTextTransformer(120, pad_id=1, **SMALL), 'T')
+    assert fault == (
+        'model.text_backbone.pad_id = 1: T fills rows with its end token, which the text tower '
+        'would mask as well; leave padding_counts out.'
+    )

@@ -1,6 +1,7 @@
 """``mmslip init --from``: published weights become an experiment that starts where they are."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mmslip.apis import init_model
-from mmslip.cli import init, train
+from mmslip.cli import doctor, init, train
 from mmslip.datasets import CLIPTokenizer
 from mmslip.models import SLIP
 from mmslip.registry import DATASETS, MODELS
@@ -28,6 +29,7 @@ from tests.weights.foreign_models import (
     write_official,
     write_open_clip,
     write_openai_archive,
+    write_siglip,
 )
 
 
@@ -168,6 +170,86 @@ def test_another_image_size(root: Path) -> None:
     fit = fit_weights(load_from_local('weights')['state_dict'], model)
     assert [*fit.resized] == ['backbone.pos_embed']
     assert {name.partition('.')[0] for name in fit.missing} == {'ssl'}
+
+
+def spell_out(table: Path) -> None:
+    """Write numbers as words, since a small vocabulary has no digits to tell captions apart."""
+    words = 'red dog grass cats sofa bird blue photo above sleep'.split()
+    pairs = [json.loads(line) for line in table.read_text().splitlines()]
+    for pair in pairs:
+        (caption,) = pair['caption']
+        pair['caption'] = [re.sub(r'\d', lambda digit: f' {words[int(digit[0])]}', caption)]
+    table.write_text('\n'.join(map(json.dumps, pairs)) + '\n')
+
+
+def test_siglip(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Its config passes doctor, starts where the weights are, and trains the last block of each."""
+    transformers = pytest.importorskip('transformers')
+    torch.manual_seed(0)
+    peer = write_siglip(root / 'weights')
+    spell_out(Path('pairs.jsonl'))
+    text = run('--from', 'weights', '--unlocked-groups', 1)
+    assert len(text.splitlines()) <= 80
+    assert "path='{{ fileDirname }}/weights/tokenizer.json'" in text
+    cfg = load_config('own.py')
+    assert cfg.optim_wrapper.paramwise_cfg == dict(layer_decay_rate=0.75)
+    assert cfg.model.head.type == 'mmslip.SigLIPHead'
+    monkeypatch.setenv('COLUMNS', '200')
+    quick = ['--samples', '8', '--seconds', '0.1', '--cfg-options', *QUICK]
+    with pytest.raises(SystemExit) as ended:
+        doctor.main(['own.py', *quick])
+    assert not ended.value.code, capsys.readouterr().out
+
+    pairs = held_out_of([json.loads(line) for line in Path('pairs.jsonl').read_text().splitlines()])
+    prepare = transformers.AutoImageProcessor.from_pretrained('weights')
+    opened = [Image.open(Path('images', pair['image'])).convert('RGB') for pair in pairs]
+    tokenizer = transformers.AutoTokenizer.from_pretrained('weights')
+    captions = [pair['caption'][0] for pair in pairs]
+    ids = tokenizer(captions, padding='max_length', truncation=True, return_tensors='pt')
+    with torch.no_grad():
+        output = peer(**prepare(opened, return_tensors='pt'), **ids)
+    train.main(['own.py', '--work-dir', 'run', '--cfg-options', *QUICK])
+    lines = [json.loads(line) for line in Path('run', 'results.jsonl').read_text().splitlines()]
+    found = {line['metric']: line['value'] for line in lines if line['iter'] == 0}
+    expected = dict(recalls(output.image_embeds, output.text_embeds))
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert len(set(expected.values())) > 2
+    before = load_from_local('weights')['state_dict']
+    after = load_from_local('run/epoch_2.pth')['state_dict']
+    changed = {name for name, value in after.items() if not value.equal(before[name])}
+    places = {'.'.join(name.split('.')[:3]) for name in changed if 'backbone' in name}
+    norms = {f'{norm}.{part}' for norm in ('backbone.ln1', 'text_backbone.ln_final')
+             for part in ('weight', 'bias')}  # fmt: skip
+    assert places == {'backbone.layers.1', 'text_backbone.layers.1', *norms}
+    others = {name for name in changed if 'backbone' not in name}
+    assert others == {name for name in before if name.startswith(('neck', 'text_neck', 'head'))}
+
+
+def test_siglip_at_another_size(root: Path) -> None:
+    write_siglip(root / 'weights')
+    run('--from', 'weights', '--image-size', 64, '--ssl', 'simclr', '--unlocked-groups', 3)
+    model = MODELS.build(load_config('own.py').model)
+    assert model.backbone.img_size == (64, 64)
+    fit = fit_weights(load_from_local('weights')['state_dict'], model)
+    assert [*fit.resized] == ['backbone.pos_embed']
+    assert {name.partition('.')[0] for name in fit.missing} == {'ssl'}
+    assert all(param.requires_grad for param in model.parameters())
+    views = [torch.rand(4, 3, 32, 32), torch.rand(4, 3, 64, 64)]
+    ids = torch.randint(2, 120, (4, 24))
+    losses = model.loss(dict(image=torch.rand(4, 3, 64, 64), text=ids, views=views))
+    assert losses['loss_clip'].isfinite()
+    assert losses['loss_ssl'].isfinite()  # from the mean of the patches
+    run('--from', 'weights', '--unlocked-groups', 2, '--force')
+    model = MODELS.build(load_config('own.py').model)
+    for tower in (model.backbone, model.text_backbone):
+        frozen = {name for name, param in tower.named_parameters() if not param.requires_grad}
+        assert {name.partition('.')[0] for name in frozen} <= {
+            'pos_embed', 'patch_embed', 'token_embedding'
+        }  # fmt: skip
+        assert 'pos_embed' in frozen
+    others = (root / 'weights').rename(root / 'others')
+    (others / 'tokenizer.json').unlink()
+    assert 'no tokeniser at' in refusal('--from', 'others', '--force')
 
 
 def test_weights_that_no_config_can_be_written_for(root: Path) -> None:

@@ -15,6 +15,7 @@ from mmslip.registry import MODELS
 from mmslip.weights import FORMATS, ModelSpec
 from mmslip.weights.preprocessing import CLIP_PIXELS, Preprocessing
 from mmslip.weights.spec import TextSpec, VisionSpec
+from tests.text_parts import write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / 'tests' / 'data'
@@ -138,6 +139,37 @@ def hugging_face_embeddings(peer: nn.Module) -> tuple[Callable, Callable]:
         return peer.text_projection(peer.text_model(x).pooler_output)
 
     return image, text
+
+
+def siglip_model(length: int = 24, **changes: object) -> nn.Module:
+    """Towers of two widths, and MLPs that are not four times as wide."""
+    transformers = pytest.importorskip('transformers')
+    common = dict(num_hidden_layers=2, num_attention_heads=2, **changes)
+    vision = dict(hidden_size=48, intermediate_size=80, image_size=SIDE, patch_size=8, **common)
+    text = dict(hidden_size=32, intermediate_size=56, vocab_size=120, projection_size=48, **common)
+    text.update(max_position_embeddings=length, bos_token_id=2, eos_token_id=1)
+    config = transformers.SiglipConfig(text_config=text, vision_config=vision)
+    model = shake(transformers.SiglipModel(config))
+    with torch.no_grad():
+        # Or what all images, and all texts, have in common would outweigh what they have not.
+        for name, param in model.named_parameters():
+            if name.endswith('bias') and param.numel() > 1:
+                param.sub_(0.5)
+            elif 'attention.in_proj' in name or 'out_proj' in name or 'q_proj' in name:
+                param.mul_(4)
+        model.logit_scale.fill_(2.3)
+        model.logit_bias.fill_(-7.0)
+    return model
+
+
+def write_siglip(folder: Path, **changes: object) -> nn.Module:
+    """A folder as it is published, with tokeniser and image processor."""
+    transformers = pytest.importorskip('transformers')
+    peer = siglip_model(**changes)
+    peer.save_pretrained(folder)
+    write_tokenizer(folder, 'siglip')
+    transformers.SiglipImageProcessor(size=dict(height=SIDE, width=SIDE)).save_pretrained(folder)
+    return peer
 
 
 TIMM = dict(depth=2, img_size=32, patch_size=8, num_classes=7)

@@ -25,6 +25,7 @@ from tests.weights.foreign_models import (
     write_official,
     write_open_clip,
     write_openai_archive,
+    write_siglip,
 )
 
 PAGE = (ROOT / 'docs' / 'weights.md').read_text(encoding='utf-8')
@@ -39,6 +40,7 @@ def write_sources(folder: Path) -> None:
     write_open_clip(folder / 'open_clip_vit-b-32')
     write_bare_open_clip(folder / 'open_clip_pytorch_model.bin')
     write_hugging_face(folder / 'clip-vit-base-patch32')
+    write_siglip(folder / 'siglip-base-patch16-224')
     small = dict(depth=1, embed_dim=32, num_heads=2, img_size=32)
     peer = timm.create_model('vit_base_patch16_224', **small)
     timm.models.save_for_hf(
@@ -76,7 +78,7 @@ def test_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         tools[command].main(arguments)
         if command == 'convert':
             targets.append(Path(arguments[1]))
-    assert len(targets) == len(set(targets)) == 12
+    assert len(targets) == len(set(targets)) == 13
     for target in targets:
         assert list(target.glob('*.safetensors')), target
         if target.parts[0] == 'weights':

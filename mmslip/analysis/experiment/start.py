@@ -12,7 +12,7 @@ import mmslip.engine  # noqa: F401  (what configs import, and the safe loader)
 from mmslip import weights
 from mmslip.datasets import CLIPTokenizer
 from mmslip.models.depth import TOWERS
-from mmslip.registry import model_class
+from mmslip.registry import TOKENIZERS, model_class
 from mmslip.shipped import find_config
 from mmslip.utils.config import image_size_of, load_config
 from mmslip.utils.parts import find_all
@@ -20,6 +20,7 @@ from mmslip.weights import Preprocessing, TextSpec, import_weights, read_weights
 from mmslip.weights.files import state_dict_of
 from mmslip.weights.format import Format
 from mmslip.weights.formats.mmslip import MMSlip
+from mmslip.weights.spec import ForeignText
 from mmslip.weights.tokenizer import tokenizer_files, tokenizer_of
 
 __all__ = ['Start', 'as_call', 'read_start']
@@ -140,12 +141,16 @@ def _unknown(path: Path) -> Start:
     return Start(str(path.absolute()), {})
 
 
-def _tokenizer_config(text: TextSpec, path: Path) -> dict | None:
+def _tokenizer_config(text: TextSpec | ForeignText, path: Path) -> dict | None:
     """The tokeniser of a text tower, if it is not the usual one.
 
     Raises:
-        ValueError: The files beside the weights have another vocabulary.
+        FileNotFoundError: Its file is not there.
+        ValueError: It cannot be read, or the files beside the weights have another vocabulary.
     """
+    if isinstance(text, ForeignText):
+        TOKENIZERS.build(dict(text.tokenizer))
+        return text.tokenizer
     tokenizer = tokenizer_of(text)
     theirs = path / 'vocab.json'
     if theirs.is_file():

@@ -59,7 +59,7 @@ def render(
     folder = path.parent.absolute()
     context = f'context_length={plan.context}' if plan.context else ''
     if start and start.model:
-        tokenizer = as_call(start.tokenizer) if start.tokenizer else ''
+        tokenizer = _tokenizer(start.tokenizer, folder) if start.tokenizer else ''
     else:
         table = f'merges_file={_place(vocabulary.path.absolute(), folder)}' if vocabulary else ''
         settings = ', '.join(filter(None, ["type='mmslip.CLIPTokenizer'", context, table]))
@@ -82,6 +82,7 @@ def render(
         val_pipeline=_val_pipeline(start, plan.image_size, tokenizer),
         small_views=plan.ssl != 'none' and plan.ssl_size != plan.image_size,
         view_changes=', '.join(changes) if plan.ssl != 'none' else '',
+        narrow=_self_supervised(start, plan),
         lr=f'{plan.lr:.0e}'.replace('e-0', 'e-'),
         cores=machine.cores,
         parts=list(_parts(start, plan)) if start else [],
@@ -112,12 +113,31 @@ def _parts(start: Start, plan: Plan) -> Iterator[str]:
             yield '\n'.join(lines)
 
 
+def _tokenizer(config: dict[str, Any], folder: Path) -> str:
+    """A tokeniser as Python writes it, its file relative where it can be."""
+    text = as_call(config)
+    for path in (config[key] for key in ('path', 'merges_file') if key in config):
+        text = text.replace(repr(path), _place(Path(path), folder))
+    return text
+
+
 def _paramwise(plan: Plan) -> Iterator[str]:
     """Settings of learning rates that differ from that of the optimiser."""
     if plan.layer_decay:
         yield f'layer_decay_rate={plan.layer_decay}'
     if plan.ssl_lr:
         yield f'lr_mult=dict(ssl={plan.ssl_lr:g})'
+
+
+def _self_supervised(start: Start | None, plan: Plan) -> str:
+    """Changes of the self-supervised half, whose neck has to be told of feature maps."""
+    of_weights = start.model.get('backbone', {}) if start else {}
+    if plan.ssl == 'none' or not (
+        plan.arch == 'resnet50' or of_weights.get('out_type') == 'featmap'
+    ):
+        return plan.narrow
+    told = 'neck=dict(with_avg_pool=True'
+    return plan.narrow.replace('neck=dict(', f'{told}, ', 1) if plan.narrow else f'{told})'
 
 
 def _val_pipeline(start: Start | None, size: int, tokenizer: str) -> str:

@@ -21,7 +21,7 @@ class BaseTokenizer(ABC):
         vocab_size: Ids are below it.
         before: Ids in front of every caption.
         after: Ids behind every caption, the end token last.
-        pad_id: Fills a row; never the end token.
+        pad_id: Fills a row; not the end token, but where a text tower reads the padding.
     """
 
     context_length: int

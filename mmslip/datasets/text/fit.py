@@ -16,8 +16,9 @@ def tokenizer_faults(
     """What keeps a text tower from reading the ids of a tokeniser rightly.
 
     A tower says what it expects by attributes, of which it may lack any: ``vocab_size`` and
-    ``context_length``, of its tables; ``pad_id``, which it masks; ``end_id``, whose token it reads,
-    where ``'highest'`` stands for the highest id of a caption.
+    ``context_length``, of its tables; ``whole_rows``, whether all rows have to be as long as that;
+    ``pad_id``, which it masks; ``end_id``, whose token it reads, where ``'highest'`` stands for the
+    highest id of a caption.
 
     Args:
         tokenizer: Makes the ids.
@@ -42,7 +43,17 @@ def tokenizer_faults(
             f'{path}.context_length = {tokenizer.context_length}: is more than the text tower '
             f'takes ({tower_path}.context_length = {longest}); make them equal.'
         )
-    if pad_id not in (None, tokenizer.pad_id):
+    elif getattr(tower, 'whole_rows', False) and tokenizer.context_length != longest:
+        found.append(
+            f'{path}.context_length = {tokenizer.context_length}: the text tower reads whole rows, '
+            f'padding too, of {tower_path}.context_length = {longest}; make them equal.'
+        )
+    if pad_id is not None and tokenizer.pad_id == tokenizer.end_id:
+        found.append(
+            f'{tower_path}.pad_id = {pad_id}: {path} fills rows with its end token, which the text '
+            'tower would mask as well; leave padding_counts out.'
+        )
+    elif pad_id not in (None, tokenizer.pad_id):
         found.append(
             f'{tower_path}.pad_id = {pad_id}: {path} fills rows with {tokenizer.pad_id}, which the '
             f'text tower would take for words; set {tower_path}.pad_id = {tokenizer.pad_id}, or '

@@ -30,7 +30,8 @@ class HuggingFaceTokenizer(BaseTokenizer):
 
     Padding is the tokeniser's own pad token. Where it has none, or the end token stands for it
     (GPT-2, CLIP), it is id 0, or id 1 where that is the end token. Any id will do: text towers take
-    for padding only what follows the end token.
+    for padding only what follows the end token. SigLIP's tower reads the padding, so that it has to
+    be the tokeniser's own: ``padding_counts``.
 
     An instance holds settings only: it is cheap to pickle, and all instances of a process share one
     vocabulary. Encoding starts no threads, so workers of a data loader may use it after a fork.
@@ -41,12 +42,16 @@ class HuggingFaceTokenizer(BaseTokenizer):
         context_length: Number of ids in a row; by default what the files state.
         end_token: The end token as text, where the files name none.
         pad_token: The pad token as text, where another one is wanted.
+        padding_counts: Whether the text tower reads the padding, as
+            :class:`mmslip.models.SigLIPTextTransformer` does. The pad token has to be named, and
+            may be the end token.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no tokeniser, or lacks an end token or a length that are not given;
             a given token is not in the vocabulary, or both are the same; ``context_length`` leaves
-            no room for a token.
+            no room for a token; with ``padding_counts``, the files name no pad token, or pad on the
+            left.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class HuggingFaceTokenizer(BaseTokenizer):
         context_length: int | None = None,
         end_token: str | None = None,
         pad_token: str | None = None,
+        padding_counts: bool = False,
     ) -> None:
         path = Path(path)
         self.path = str(path / 'tokenizer.json' if path.is_dir() else path)
@@ -68,7 +74,11 @@ class HuggingFaceTokenizer(BaseTokenizer):
         self.vocab_size, self.before, self.after = found.vocab_size, found.before, found.after
         if end_token is not None:
             self.after = (self._id(end_token, 'end_token'),)
-        self.pad_id = self._pad_id(pad_token, found.pad_token)
+        self.padding_counts = padding_counts
+        if padding_counts:
+            self.pad_id = self._read_pad_id(pad_token or found.pad_token, found.padding_side)
+        else:
+            self.pad_id = self._pad_id(pad_token, found.pad_token)
         self.context_length = self._length(context_length, found.length)
 
     @property
@@ -85,12 +95,14 @@ class HuggingFaceTokenizer(BaseTokenizer):
 
     def plain_config(self, path: str) -> dict[str, Any]:
         """The config of this tokeniser where its ``tokenizer.json`` is copied to, alone."""
+        counts = dict(padding_counts=True) if self.padding_counts else {}
         return dict(
             type='mmslip.HuggingFaceTokenizer',
             path=path,
             context_length=self.context_length,
             end_token=self.tokenizer.id_to_token(self.end_id),
             pad_token=self.tokenizer.id_to_token(self.pad_id),
+            **counts,
         )
 
     def _decode(self, ids: list[int]) -> str:
@@ -111,6 +123,20 @@ class HuggingFaceTokenizer(BaseTokenizer):
                 'would tell where a caption ends: leave pad_token out, or name another token.'
             )
         return int(self.end_id == 0) if index in (None, self.end_id) else index
+
+    def _read_pad_id(self, token: str | None, side: str) -> int:
+        """Id of padding that a tower reads: nothing else may stand in its place."""
+        if token is None:
+            raise ValueError(
+                f'The files beside {self.path} name no pad_token, and padding counts: state the '
+                "one that the text tower was trained with, pad_token='...'."
+            )
+        if side != 'right':
+            raise ValueError(
+                f'The files beside {self.path} have padding_side {side!r}, and padding counts: '
+                'rows of mmslip are padded on the right alone.'
+            )
+        return self._id(token, 'pad_token')
 
     def _length(self, given: int | None, stated: int | None) -> int:
         length, least = stated if given is None else given, len(self.before) + len(self.after) + 1
@@ -138,6 +164,7 @@ class _Loaded(NamedTuple):
     after: tuple[int, ...]
     end_token: str | None
     pad_token: str | None
+    padding_side: str
     length: int | None
 
 
@@ -157,7 +184,9 @@ def _load(path: str) -> _Loaded:
     settings = _settings_beside(Path(path))
     lengths = [(tokenizer.truncation or {}).get('max_length'), settings.get('model_max_length')]
     lengths = [int(length) for length in lengths if length and length < _UNBOUNDED]
-    pad_token = settings.get('pad_token') or (tokenizer.padding or {}).get('pad_token')
+    padding = tokenizer.padding or {}
+    pad_token = settings.get('pad_token') or padding.get('pad_token')
+    side = settings.get('padding_side') or padding.get('direction', 'right')
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # those in a caption are plain text
@@ -168,6 +197,7 @@ def _load(path: str) -> _Loaded:
         *_frame_of(tokenizer, vocab),
         settings.get('eos_token'),
         pad_token,
+        side,
         min(lengths, default=None),
     )
 

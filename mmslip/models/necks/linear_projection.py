@@ -24,26 +24,35 @@ def pool(feats: tuple[Tensor, ...]) -> Tensor:
 
 @MODELS.register_module()
 class LinearProjection(BaseModule):
-    """Bias-free matrix ``(C, D)`` behind a tower (Radford et al., arXiv 2103.00020).
+    """Matrix ``(C, D)`` behind a tower (Radford et al., arXiv 2103.00020).
 
     Reads the image's feature as :func:`pool` finds it in the tower's output.
 
     Args:
         in_channels: Feature width ``C``.
         out_channels: Width ``D`` of the joint space.
+        bias: Add a learned vector, as SigLIP does to texts.
         init_cfg: mmengine's initialisation config.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.in_channels = in_channels
         self.weight = nn.Parameter(torch.zeros(in_channels, out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def init_weights(self) -> None:
-        """Normal initialisation of standard deviation ``C ** -0.5``."""
+        """Normal matrix of standard deviation ``C ** -0.5``."""
         super().init_weights()
         nn.init.normal_(self.weight, std=self.in_channels**-0.5)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Map a backbone's output tuple to embeddings ``(B, D)``."""
-        return pool(feats) @ self.weight  # (B, C) x (C, D) -> (B, D)
+        x = pool(feats) @ self.weight  # (B, C) x (C, D) -> (B, D)
+        return x if self.bias is None else x + self.bias

@@ -2,6 +2,7 @@
 
 from mmslip.weights.format import Format
 from mmslip.weights.formats.hugging_face import HuggingFaceCLIP
+from mmslip.weights.formats.hugging_face_siglip import HuggingFaceSigLIP
 from mmslip.weights.formats.mmpretrain import MMPretrainViT
 from mmslip.weights.formats.mmslip import MMSlip
 from mmslip.weights.formats.official_slip import OfficialSLIP
@@ -18,6 +19,7 @@ FORMATS: dict[str, Format] = {
         OpenAICLIP(),
         OpenCLIP(),
         HuggingFaceCLIP(),
+        HuggingFaceSigLIP(),
         TimmViT(),
         MMPretrainViT(),
     )

@@ -5,17 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from mmslip.weights.format import Format, as_json, require
+from mmslip.weights.format import Format, as_json, require, require_clip
 from mmslip.weights.neutral_norm import with_neutral_norm
 from mmslip.weights.preprocessing import CLIP_PIXELS, Preprocessing
 from mmslip.weights.rules import BATCHED, SCALAR, TOKEN, TRANSPOSED, Rule
-from mmslip.weights.spec import ModelSpec
+from mmslip.weights.spec import ACTIVATIONS, ModelSpec
 from mmslip.weights.tokenizer import tokenizer_files, tokenizer_of
 
-__all__ = ['RESAMPLE', 'HuggingFaceCLIP', 'image_processor']
+__all__ = ['RESAMPLE', 'HuggingFaceCLIP', 'image_processor', 'layer_rules']
 
 
-def _layer_rules(theirs: str, ours: str, fc1: str, fc2: str, attn: str) -> list[Rule]:
+def layer_rules(theirs: str, ours: str, fc1: str, fc2: str, attn: str) -> list[Rule]:
     theirs, ours = f'{theirs}.encoder.layers.{{i}}', f'{ours}.layers.{{i}}'
     return [
         Rule(
@@ -53,11 +53,11 @@ class HuggingFaceCLIP(Format):
         Rule(f'{_IMAGE}.patch_embedding.{{p}}', 'backbone.patch_embed.projection.{p}'),
         Rule('vision_model.pre_layrnorm.{p}', 'backbone.pre_norm.{p}'),  # sic
         Rule('vision_model.post_layernorm.{p}', 'backbone.ln1.{p}'),
-        *_layer_rules('vision_model', 'backbone', 'ffn.layers.0.0', 'ffn.layers.1', 'attn.'),
+        *layer_rules('vision_model', 'backbone', 'ffn.layers.0.0', 'ffn.layers.1', 'attn.'),
         Rule(f'{_TEXT}.token_embedding.weight', 'text_backbone.token_embedding.weight'),
         Rule(f'{_TEXT}.position_embedding.weight', 'text_backbone.pos_embed'),
         Rule('text_model.final_layer_norm.{p}', 'text_backbone.ln_final.{p}'),
-        *_layer_rules('text_model', 'text_backbone', 'fc1', 'fc2', ''),
+        *layer_rules('text_model', 'text_backbone', 'fc1', 'fc2', ''),
     )
     description_file = 'config.json'
     rounding = 'down'
@@ -118,7 +118,9 @@ model.similarity(model.encode(['image.jpg']), model.encode(['a cat', 'a dog']))"
         if spec.text is None:
             raise ValueError(f'{self.title} has no image tower alone: convert it for timm.')
         tokenizer_of(spec.text)
-        require(self.title, spec.vision, pre_norm=True, patch_bias=False, qkv_bias=True)
+        require_clip(self.title, spec)
+        native = dict(pre_norm=True, patch_bias=False, qkv_bias=True, activation={*ACTIVATIONS})
+        require(self.title, spec.vision, **native)
         require(self.title, spec.preprocessing, interpolation=set(RESAMPLE), backend='pillow')
 
     def describe(self, spec: ModelSpec) -> dict[str, str]:

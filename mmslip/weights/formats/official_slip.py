@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mmslip.weights.format import Format, require
+from mmslip.weights.format import Format, require, require_clip
 from mmslip.weights.preprocessing import Preprocessing
 from mmslip.weights.rules import Rule, clip_text_rules, timm_vit_rules
 from mmslip.weights.spec import ModelSpec
@@ -69,6 +69,7 @@ class OfficialSLIP(Format):
 
     def check(self, spec: ModelSpec) -> None:
         vision = dict(activation='gelu', eps=1e-6, pre_norm=False, patch_bias=True, qkv_bias=True)
+        require_clip(self.title, spec)
         require(self.title, spec.vision, **vision)
         require(self.title, spec.preprocessing.rounded('even'), **asdict(Preprocessing()))
         if spec.text is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmslip.weights.format import Format, as_json, require
+from mmslip.weights.format import Format, as_json, require, require_clip
 from mmslip.weights.formats.timm import describe_timm, find_timm
 from mmslip.weights.neutral_norm import with_neutral_norm
 from mmslip.weights.preprocessing import CLIP_PIXELS, Preprocessing
@@ -155,6 +155,7 @@ tokenizer = open_clip.get_tokenizer('local-dir:{folder}')"""
         if spec.text is None:
             raise ValueError(f'{self.title} has no image tower alone: convert it for timm.')
         tokenizer_of(spec.text)
+        require_clip(self.title, spec)
         if spec.vision.pre_norm:
             native = dict(activation=spec.text.activation, patch_bias=False, qkv_bias=True)
             require(self.title, spec.vision, **native)

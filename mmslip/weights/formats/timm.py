@@ -81,6 +81,7 @@ model = timm.create_model('local-dir:{folder}', pretrained=True)"""
 
     def check(self, spec: ModelSpec) -> None:
         _kind_of(spec.vision)
+        require(self.title, spec.vision, pooling='class_token')
         require(self.title, spec.preprocessing, backend='pillow')
         require(self.title, spec.vision, patch_bias=not spec.vision.pre_norm)
 
