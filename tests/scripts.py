@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-__all__ = ['environment', 'lines_of', 'load_script', 'to_npy']
+__all__ = ['environment', 'kill_group', 'lines_of', 'load_script', 'to_npy']
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,8 +61,14 @@ def lines_of(command: Sequence[object], **options: object) -> Iterator[subproces
         try:
             yield process
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
             raise
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """End a program of ``lines_of`` and all that it has started, if any of it still runs."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def to_npy(array: np.ndarray) -> bytes:

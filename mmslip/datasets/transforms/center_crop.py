@@ -1,12 +1,14 @@
 """The view of an evaluation: short side resized, centre cut out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import mmcv
 import numpy as np
+import PIL
 from mmcv.transforms import BaseTransform
+from mmengine.utils import digit_version
 
 from mmslip.registry import TRANSFORMS
 
@@ -75,8 +77,8 @@ class ResizeCenterCrop(BaseTransform):
             rows, weights = self._taps(height, new[0], top)
             image = image[rows.min() : rows.max() + 1]
             passes = [(1, *self._taps(width, new[1], left)), (0, rows - rows.min(), weights)]
-            # Pillow rounds in between, and takes the rows first where that makes a tower shorter.
-            if height > 100 * width and new[0] < height:
+            # Pillow rounds in between, so the order matters.
+            if _rows_first(old, new):
                 passes.reverse()
             for axis, taps, weights in passes:
                 image = _blend(image, axis, taps, weights)
@@ -101,6 +103,15 @@ class ResizeCenterCrop(BaseTransform):
         weights = weights / weights.sum(1, keepdims=True) * 2**_BITS
         weights = np.trunc(weights + np.copysign(0.5, weights)).astype(np.int32)
         return np.minimum(taps, old - 1), weights
+
+
+def _rows_first(old: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether Pillow resizes the height of an image before its width."""
+    if old[0] <= new[0]:
+        return False
+    if digit_version(PIL.__version__) >= digit_version('13'):
+        return old[0] - new[0] > 2 * (old[1] - new[1])
+    return old[0] > 100 * old[1]
 
 
 def _blend(image: np.ndarray, axis: int, taps: np.ndarray, weights: np.ndarray) -> np.ndarray:
