@@ -308,7 +308,8 @@ class _Check:
         elif 'type' in cfg and registry is not None:
             self._part(path, cfg, registry)
         else:
-            if key in _TYPED:
+            # Of `model.lora`, towers are the keys of plain settings.
+            if key in _TYPED and not path.startswith('model.lora.'):
                 self.problems.append(f'{path}.type: missing; it names the class.')
             self._values(path, cfg, {}, registry)
 

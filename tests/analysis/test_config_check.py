@@ -371,6 +371,12 @@ def test_default_hooks_may_be_left_out() -> None:
     assert hooks.timer is None
 
 
+def test_settings_of_lora_have_no_type() -> None:
+    cfg = read(EMOJI)
+    cfg.model.lora = dict(backbone=dict(r=8), text_backbone=dict(r=8, lora_alpha=16))
+    assert check_config(cfg) == []
+
+
 def test_names_of_ones_own_are_free() -> None:
     model = dict(type='mmslip.LinearProjection', in_channels=2, out_channels=2)
     assert check_config(dict(model=model, base_lr=NAN, _custom_hook=1, train_pipeline='x')) == []

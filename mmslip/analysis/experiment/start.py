@@ -134,9 +134,9 @@ def _unknown(path: Path) -> Start:
         kind = json.loads(description.read_text(encoding='utf-8')).get('model_type')
         if kind is not None:
             raise ValueError(
-                f'{path} is a model {kind!r} of transformers, which mmslip cannot read whole: its '
-                'towers are not those of CLIP. As a text tower, mmslip.HuggingFaceText takes its '
-                'text model.'
+                f'{path} is a model {kind!r} of transformers, which mmslip cannot read whole: it '
+                'is no CLIPModel or SiglipModel of both towers. As a text tower, '
+                'mmslip.HuggingFaceText takes its text model.'
             )
     return Start(str(path.absolute()), {})
 
