@@ -54,7 +54,7 @@ def test_small_vit_of_timm_in_open_clip(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SLOW_TESTS, reason='takes a minute for each')
 @pytest.mark.parametrize(('name', 'to'), full() if SLOW_TESTS else [])
 def test_full(name: str, to: str, tmp_path: Path) -> None:
-    """At most 8 GB of memory, for a ViT-L."""
+    """A ViT-L takes 8 GB of memory."""
     config = shipped(name)
     if config.model.get('text_backbone'):
         config.model.ssl = None  # which goes nowhere, and is large
