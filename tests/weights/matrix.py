@@ -94,13 +94,18 @@ def small(name: str, one_activation: bool = False) -> Config:
 
 
 def random_model(config: dict) -> nn.Module:
-    """A model whose embeddings differ from image to image and from text to text."""
+    """A model whose embeddings differ from image to image and from text to text.
+
+    Wide layers have smaller weights, as trained ones do: of a ViT-L with 0.15 everywhere, a grey
+    level in 2 of 1,000 pixels moved cosines by 0.05, so that no two programs agreed.
+    """
     model = MODELS.build(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, param in model.named_parameters():
             if param.dim() > 1 or name.endswith('bias'):
-                param.normal_(0, 0.15, generator=generator)
+                inputs = param[0].numel() if param.dim() > 1 and name.endswith('weight') else 1
+                param.normal_(0, min(0.15, 1.5 * inputs**-0.5), generator=generator)
             elif param.numel() > 1:
                 param.uniform_(0.5, 1.5, generator=generator)
     return model

@@ -8,13 +8,18 @@ import pytest
 from tests.weights.foreign_models import ROOT
 from tests.weights.matrix import LOADERS, alike, check, models, refusals, shipped, small, table
 
-SLOW = pytest.mark.skipif('MMSLIP_SLOW_TESTS' not in os.environ, reason='takes minutes')
+SLOW_TESTS = 'MMSLIP_SLOW_TESTS' in os.environ
 
 
 @pytest.fixture(scope='module')
 def vits() -> list[str]:
     """The different models of the shipped configs that any library can have."""
     return [name for name in models() if refusals(name)['mmslip'] is None]
+
+
+def full() -> list[tuple[str, str]]:
+    """Each different model of the shipped configs with each format that it has."""
+    return [(name, to) for name in models() for to in LOADERS if refusals(name)[to] is None]
 
 
 def test_the_table_of_the_page() -> None:
@@ -45,13 +50,12 @@ def test_small_vit_of_timm_in_open_clip(tmp_path: Path) -> None:
     check(config, 'open_clip', tmp_path)
 
 
-@SLOW
-@pytest.mark.parametrize('to', LOADERS)
-def test_full(to: str, vits: list[str], tmp_path: Path) -> None:
-    for name in vits:
-        print(name)
-        if refusals(name)[to] is None:
-            config = shipped(name)
-            if config.model.get('text_backbone'):
-                config.model.ssl = None  # which goes nowhere, and is large
-            check(config, to, tmp_path)
+@pytest.mark.slow
+@pytest.mark.skipif(not SLOW_TESTS, reason='takes a minute for each')
+@pytest.mark.parametrize(('name', 'to'), full() if SLOW_TESTS else [])
+def test_full(name: str, to: str, tmp_path: Path) -> None:
+    """A ViT-L takes 8 GB of memory."""
+    config = shipped(name)
+    if config.model.get('text_backbone'):
+        config.model.ssl = None  # which goes nowhere, and is large
+    check(config, to, tmp_path)
