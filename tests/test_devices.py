@@ -40,13 +40,15 @@ VIT = dict(
 )
 NO_TEXT = dict(neck=None, text_backbone=None, text_neck=None, head=None)
 HALVES = dict(slip={}, clip=dict(ssl=None), simclr=NO_TEXT, sliced=dict(chunk_size=4))
-# Type of the parameters, type that autocast computes in, and the largest relative error of all
-# gradients together.
+# Type of the parameters, type that autocast computes in, and the largest relative errors: of losses
+# and CLIP's gradients together, and of gradients where there is a self-supervised head. Its batch
+# norm over ten samples enlarges rounding: SimCLR's error was 0.12 to 0.33 in bf16 and 0.007 to 0.12
+# in fp16 with twelve seeds, whichever kernels computed it; CLIP's was 0.02 and 0.003.
 PRECISIONS = dict(
-    float64=(torch.float64, None, 1e-9),
-    float32=(torch.float32, None, 1e-4),
-    bf16=(torch.float32, torch.bfloat16, 0.25),
-    fp16=(torch.float32, torch.float16, 0.05),
+    float64=(torch.float64, None, 1e-9, 1e-9),
+    float32=(torch.float32, None, 1e-4, 1e-4),
+    bf16=(torch.float32, torch.bfloat16, 0.05, 0.5),
+    fp16=(torch.float32, torch.float16, 0.01, 0.25),
 )
 
 
@@ -101,7 +103,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize('precision', PRECISIONS)
 @pytest.mark.parametrize('half', HALVES)
 def test_losses_and_gradients_are_those_of_float64_on_the_cpu(make_slip, device, half, precision):
-    dtype, computed, tolerance = PRECISIONS[precision]
+    dtype, computed, tolerance, behind_batch_norm = PRECISIONS[precision]
     changes = dict(backbone=VIT) | HALVES[half]
     losses, gradient = step(make_slip(**changes).double(), normalised('cpu', torch.float64), 'cpu')
     model = make_slip(**changes).to(device, dtype)
@@ -109,7 +111,7 @@ def test_losses_and_gradients_are_those_of_float64_on_the_cpu(make_slip, device,
     assert found.keys() == losses.keys()
     for name in losses.keys() - {'acc_clip', 'acc_ssl'}:
         assert found[name].item() == pytest.approx(losses[name].item(), rel=tolerance), name
-    assert error(found_gradient, gradient) < tolerance
+    assert error(found_gradient, gradient) < (tolerance if half == 'clip' else behind_batch_norm)
 
 
 @pytest.mark.parametrize('computed', [None, torch.bfloat16], ids=['float32', 'bf16'])
