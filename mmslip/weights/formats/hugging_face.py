@@ -12,7 +12,22 @@ from mmslip.weights.rules import BATCHED, SCALAR, TOKEN, TRANSPOSED, Rule
 from mmslip.weights.spec import ACTIVATIONS, ModelSpec
 from mmslip.weights.tokenizer import tokenizer_files, tokenizer_of
 
-__all__ = ['RESAMPLE', 'HuggingFaceCLIP', 'image_processor', 'layer_rules']
+__all__ = [
+    'CLASSIFY',
+    'NO_EMBEDDING',
+    'RESAMPLE',
+    'HuggingFaceCLIP',
+    'image_processor',
+    'layer_rules',
+    'towers_of',
+]
+
+CLASSIFY = """from transformers import pipeline
+
+classify = pipeline('zero-shot-image-classification', model='{folder}')
+classify('image.jpg', candidate_labels=['cat', 'dog'])"""
+# Buffers that older files hold.
+NO_EMBEDDING = (r'(vision|text)_model\.embeddings\.position_ids',)
 
 
 def layer_rules(theirs: str, ours: str, fc1: str, fc2: str, attn: str) -> list[Rule]:
@@ -34,6 +49,16 @@ def layer_rules(theirs: str, ours: str, fc1: str, fc2: str, attn: str) -> list[R
 # Numbers of Pillow's filters; the image processor of transformers refuses its box filter (4).
 RESAMPLE = dict(nearest=0, lanczos=1, bilinear=2, bicubic=3)
 _IMAGE, _TEXT = 'vision_model.embeddings', 'text_model.embeddings'
+
+
+def towers_of(description: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``config.json`` says of image and text tower."""
+    if description is None:
+        raise ValueError(
+            'Heads and activation stand in the config.json of the folder, which is not there: '
+            'give it with --config.'
+        )
+    return description.get('vision_config', {}), description.get('text_config', {})
 
 
 class HuggingFaceCLIP(Format):
@@ -63,17 +88,14 @@ class HuggingFaceCLIP(Format):
     rounding = 'down'
     needs_text = True
     library = 'transformers'
-    usage = """from transformers import pipeline
-
-classify = pipeline('zero-shot-image-classification', model='{folder}')
-classify('image.jpg', candidate_labels=['cat', 'dog'])
+    usage = f"""{CLASSIFY}
 
 # embeddings
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer('{folder}')
+model = SentenceTransformer('{{folder}}')
 model.similarity(model.encode(['image.jpg']), model.encode(['a cat', 'a dog']))"""
-    no_embedding = (r'(vision|text)_model\.embeddings\.position_ids',)
+    no_embedding = NO_EMBEDDING
 
     def recognise(self, names: Collection[str]) -> bool:
         return f'{_IMAGE}.class_embedding' in names and f'{_TEXT}.token_embedding.weight' in names
@@ -84,13 +106,8 @@ model.similarity(model.encode(['image.jpg']), model.encode(['a cat', 'a dog']))"
         description: Mapping[str, Any] | None,
         activation: str | None,
     ) -> ModelSpec:
-        if description is None:
-            raise ValueError(
-                'Heads and activation stand in the config.json of the folder, which is not there: '
-                'give it with --config.'
-            )
         # Older files leave out what is CLIP ViT-B/32's.
-        vision, text = description.get('vision_config', {}), description.get('text_config', {})
+        vision, text = towers_of(description)
         eps = vision.get('layer_norm_eps', 1e-5)
         vocab_size = weights['text_backbone.token_embedding.weight'].shape[0]
         # 2 stands for "the highest id of the caption" in transformers.

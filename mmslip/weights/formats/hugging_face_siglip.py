@@ -10,7 +10,13 @@ from torch import Tensor
 from mmslip.registry import TOKENIZERS
 from mmslip.utils.parts import is_kind
 from mmslip.weights.format import Format, as_json, require
-from mmslip.weights.formats.hugging_face import RESAMPLE, layer_rules
+from mmslip.weights.formats.hugging_face import (
+    CLASSIFY,
+    NO_EMBEDDING,
+    RESAMPLE,
+    layer_rules,
+    towers_of,
+)
 from mmslip.weights.preprocessing import Preprocessing
 from mmslip.weights.rules import BATCHED, TRANSPOSED, Rule
 from mmslip.weights.spec import ACT_CFGS, ForeignText, ModelSpec, block_of
@@ -57,11 +63,8 @@ class HuggingFaceSigLIP(Format):
     description_file = 'config.json'
     needs_text = True
     library = 'transformers'
-    usage = """from transformers import pipeline
-
-classify = pipeline('zero-shot-image-classification', model='{folder}')
-classify('image.jpg', candidate_labels=['cat', 'dog'])"""
-    no_embedding = (r'(vision|text)_model\.embeddings\.position_ids',)
+    usage = CLASSIFY
+    no_embedding = NO_EMBEDDING
     ours_left_out = (r'ssl\..+',)
 
     def recognise(self, names: Collection[str]) -> bool:
@@ -73,19 +76,14 @@ classify('image.jpg', candidate_labels=['cat', 'dog'])"""
         description: Mapping[str, Any] | None,
         activation: str | None,
     ) -> ModelSpec:
-        if description is None:
-            raise ValueError(
-                'Heads and activation stand in the config.json of the folder, which is not there: '
-                'give it with --config.'
-            )
+        # Files leave out what is SigLIP ViT-B/16's.
+        vision, text = towers_of(description)
         kind = description.get('model_type')
         if kind != 'siglip':  # siglip2's names are the same
             raise ValueError(
                 f"model_type is {kind!r} in config.json; mmslip has the towers of 'siglip' alone, "
                 'whose images have one size.'
             )
-        # Files leave out what is SigLIP ViT-B/16's.
-        vision, text = description.get('vision_config', {}), description.get('text_config', {})
         images = {key: x for key, x in weights.items() if not key.startswith('text_backbone.')}
         spec = ModelSpec.from_weights(
             images,
