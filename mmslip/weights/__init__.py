@@ -8,6 +8,7 @@ from mmslip.weights.load import load_from_local
 from mmslip.weights.lora import merge_lora
 from mmslip.weights.preprocessing import Preprocessing
 from mmslip.weights.spec import ModelSpec, TextSpec, VisionSpec
+from mmslip.weights.spec_from_config import spec_from_config
 
 __all__ = [
     'FORMATS',
@@ -26,4 +27,5 @@ __all__ = [
     'merge_lora',
     'read_weights',
     'recognise',
+    'spec_from_config',
 ]

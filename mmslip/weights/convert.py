@@ -26,6 +26,7 @@ from mmslip.weights.neutral_norm import (
     remove_neutral_norm,
 )
 from mmslip.weights.spec import MERGES_NAME, ForeignText, ModelSpec, resize_positions
+from mmslip.weights.spec_from_config import spec_from_config
 
 __all__ = [
     'ImportedModel',
@@ -306,7 +307,7 @@ def _spec_of_config(path: Path, weights: Mapping[str, Tensor], image_size: int |
     config = load_config(path)
     if not config.get('model', {}).get('backbone'):
         raise ValueError(f'{path} has no model with a backbone.')
-    spec = ModelSpec.from_config(config)
+    spec = spec_from_config(config)
     # The given values are placeholders: only the fields that shapes fix are read.
     shapes = ModelSpec.from_weights(weights, 1, 'gelu', 1e-6, 1, 'gelu')
     simclr = (config.model.get('ssl') or {}).get('type') == 'mmslip.SimCLR'

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmslip.weights.formats import FORMATS
 from mmslip.weights.spec import ModelSpec
+from mmslip.weights.spec_from_config import spec_from_config
 
 __all__ = ['exportable']
 
@@ -20,7 +21,7 @@ def exportable(config: Mapping[str, Any]) -> dict[str, str | None]:
         library can have the model without loss.
     """
     try:
-        spec = ModelSpec.from_config(config)
+        spec = spec_from_config(config)
     except ValueError as error:
         return dict.fromkeys(FORMATS, str(error))
     return {name: _reason(name, spec) for name in FORMATS}

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mmslip.models.backbones import SigLIPTextTransformer, TextTransformer
 from mmslip.models.necks import AttentionPooling
-from mmslip.weights.spec import ForeignText, ModelSpec, TextSpec, block_of
+from mmslip.weights.spec import ForeignText, ModelSpec, TextSpec
+from mmslip.weights.spec_from_config import block_of
 
 __all__ = ['require_stated']
 

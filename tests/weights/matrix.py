@@ -24,8 +24,9 @@ from mmslip.datasets import CLIPTokenizer
 from mmslip.registry import MODELS
 from mmslip.utils.config import load_config
 from mmslip.utils.parts import find_all
-from mmslip.weights import ModelSpec, Preprocessing, export_weights, exportable, import_weights
+from mmslip.weights import Preprocessing, export_weights, exportable, import_weights
 from mmslip.weights.formats import FORMATS
+from mmslip.weights.spec_from_config import spec_from_config
 from tests.weights.foreign_models import ROOT, assert_same
 
 MERGES, CONTEXT = 1000, 12
@@ -202,7 +203,7 @@ def assert_agree(found: Tensor, wanted: Tensor) -> None:
 
 def evaluated_as(config: Config, to: str) -> Config:
     """The config with the centre crop of a library, where that is another one."""
-    spec = ModelSpec.from_config(config)
+    spec = spec_from_config(config)
     images, rounding = spec.preprocessing, FORMATS[to].rounding
     if rounding not in (None, images.rounding):
         config = config.copy()

@@ -14,7 +14,8 @@ from mmslip.apis import ZeroShotClassificationInferencer, init_model
 from mmslip.datasets.text.vocabulary import train_merges
 from mmslip.registry import MODELS
 from mmslip.weights import export_weights, exportable, import_weights
-from mmslip.weights.spec import ForeignText, ModelSpec
+from mmslip.weights.spec import ForeignText
+from mmslip.weights.spec_from_config import spec_from_config
 from tests.models.test_text_grid import slip_of
 from tests.text_parts import CAPTIONS, write_tokenizer
 from tests.text_parts import MODELS as CONFIGS
@@ -110,4 +111,4 @@ def test_other_libraries_are_refused_before_training(tmp_path: Path) -> None:
 def test_a_foreign_tokeniser_on_clips_tower_is_not_lost(tmp_path: Path) -> None:
     cfg = config_of(tmp_path, 'clip')
     del cfg.model.text_backbone['end_id']
-    assert isinstance(ModelSpec.from_config(cfg).text, ForeignText)
+    assert isinstance(spec_from_config(cfg).text, ForeignText)

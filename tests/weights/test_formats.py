@@ -14,6 +14,7 @@ from mmslip.registry import MODELS
 from mmslip.weights import FORMATS, ModelSpec, export_weights, import_weights, recognise
 from mmslip.weights.preprocessing import CLIP_PIXELS, Preprocessing
 from mmslip.weights.spec import VisionSpec
+from mmslip.weights.spec_from_config import spec_from_config
 from tests.weights.foreign_models import (
     CLIP,
     CLIP_TEXT,
@@ -270,7 +271,7 @@ def test_published_sizes_of_official_slip(kind: str, size: str, heads: int) -> N
     with torch.device('meta'):
         wanted = MODELS.build(cfg).state_dict()
     library = FORMATS['official_slip']
-    theirs, left_out = library.from_mmslip(wanted, ModelSpec.from_config(dict(model=cfg)))
+    theirs, left_out = library.from_mmslip(wanted, spec_from_config(dict(model=cfg)))
     assert left_out == []
     assert recognise(theirs)[0] is library
     ours, _ = library.to_mmslip(theirs)

@@ -13,7 +13,7 @@ from mmslip.datasets.text.vocabulary import OWN_HEADER
 from mmslip.utils.config import load_config
 from mmslip.weights import ImportedModel, export_weights, exportable, import_weights
 from mmslip.weights.formats import FORMATS
-from mmslip.weights.spec import ModelSpec
+from mmslip.weights.spec_from_config import spec_from_config
 from tests.weights.foreign_models import CLIP, ROOT, random_slip
 
 TABLE = 'mmslip::emoji/languages_merges.txt.gz'
@@ -60,6 +60,6 @@ def test_a_config_states_it() -> None:
     config = load_config(ROOT / 'configs' / 'slip' / 'slip_vit-b16_yfcc15m.py')
     config.model.text_backbone.update(vocab_size=16514, quick_gelu=True)
     config.train_dataloader.dataset.pipeline[2].tokenizer.merges_file = TABLE
-    text = ModelSpec.from_config(config).text
+    text = spec_from_config(config).text
     assert (text.tokenizer, text.merges_file) == (None, TABLE)
     assert exportable(config)['hugging_face'] is None

@@ -16,6 +16,7 @@ from mmslip.cli import export
 from mmslip.registry import TRANSFORMS
 from mmslip.weights import FORMATS, ModelSpec, Preprocessing, export_weights, import_weights
 from mmslip.weights.preprocessing import find_test_pipeline
+from mmslip.weights.spec_from_config import spec_from_config
 from tests.weights.foreign_models import CLIP, SIDE, load, random_slip, save, vit
 
 GREY = dict(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -200,7 +201,7 @@ def test_converted_folder_is_used_with_its_preprocessing(tmp_path: Path) -> None
 def test_other_pipelines_are_refused(step: dict, message: str, tmp_path: Path) -> None:
     config = config_of(CLIP, [step], tmp_path / 'config.py')
     with pytest.raises(ValueError, match=message):
-        ModelSpec.from_config(Config.fromfile(config))
+        spec_from_config(Config.fromfile(config))
 
 
 def test_defaults() -> None:

@@ -19,7 +19,8 @@ from mmslip.weights.formats.hugging_face import (
 )
 from mmslip.weights.preprocessing import Preprocessing
 from mmslip.weights.rules import BATCHED, TRANSPOSED, Rule
-from mmslip.weights.spec import ACT_CFGS, ForeignText, ModelSpec, block_of
+from mmslip.weights.spec import ACT_CFGS, ForeignText, ModelSpec
+from mmslip.weights.spec_from_config import block_of
 from mmslip.weights.tokenizer import tokenizer_files
 
 __all__ = ['HuggingFaceSigLIP']
