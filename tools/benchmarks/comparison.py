@@ -98,8 +98,12 @@ class Run:
                 *_options(options or {}),
                 log=self.folder / f'{name}.log',
             )
-        cost = json.loads((self.folder / 'cost.json').read_text())
-        return dict(json.loads(metrics.read_text()), cpu_min=cost['cpu_s'] / 60)
+        return dict(json.loads(metrics.read_text()), cpu_min=self.cpu_min)
+
+    @property
+    def cpu_min(self) -> float:
+        """Processor time of the training, which has ended, in minutes."""
+        return json.loads((self.folder / 'cost.json').read_text())['cpu_s'] / 60
 
 
 def _options(options: Mapping[str, object]) -> list[str]:

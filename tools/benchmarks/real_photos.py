@@ -2,8 +2,9 @@
 
 Of 60,000 photographs of Tiny ImageNet, shrunk to 32 x 32, all, a tenth or a fiftieth have captions
 made of the name of what they show. CLIP and SLIP train on those that have; SLIP also with those
-that have none; SimCLR on all, without captions. All trainings take the same processor time, and
-each method the same number of trials to choose its settings. What is judged are the 10,000
+that have none; SimCLR on all, without captions; and SLIP once more on those that have, from the
+weights of a SimCLR. All trainings take the same processor time, and each method the same number of
+trials to choose its settings. What is judged are the 10,000
 validation photographs: zero-shot, and kNN and a linear probe of the features that learn from the
 captioned photographs.
 
@@ -19,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,6 +45,8 @@ EPOCHS, BATCH = 10, 128
 CAPTIONED = {100: 300, 10: 30, 2: 6}
 # The features of more photographs would take longer to classify than the training takes.
 MOST_LABELLED = 60
+# Share of the time that SimCLR takes where it comes first.
+FIRST = 0.7
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class Method:
         config: Its file.
         trained: Shares of captions that it is trained with.
         evaluated: Shares of captions that kNN and linear probe learn from; those of the training.
+        after: What trains before it, on all photographs; it starts from those weights.
     """
 
     title: str
     config: str
     trained: tuple[int, ...]
     evaluated: tuple[int, ...] = ()
+    after: 'Method | None' = None
 
     @property
     def path(self) -> Path:
@@ -70,7 +76,8 @@ CLIP = Method('CLIP', 'clip_tiny_photos', (100, 10, 2))
 SLIP = Method('SLIP', 'slip_tiny_photos', (100, 10, 2))
 BARE = Method('SLIP + bare images', 'slip_tiny_photos_few-captions', (10, 2))
 SIMCLR = Method('SimCLR on all images', 'simclr_tiny_photos', (100,), (100, 10, 2))
-METHODS = dict(clip=CLIP, slip=SLIP, bare=BARE, simclr=SIMCLR)
+STAGED = Method('SimCLR, then SLIP', 'slip_tiny_photos_after-simclr', (10, 2), after=SIMCLR)
+METHODS = dict(clip=CLIP, slip=SLIP, bare=BARE, simclr=SIMCLR, staged=STAGED)
 # Column -> key of the metrics.
 COLUMNS = {
     'zero-shot top-1': 'zero_shot/photos_top1',
@@ -203,7 +210,7 @@ def test_options(data: Path, share: int, seed: int) -> dict:
 
 
 def show(results: dict[tuple[Method, int], list[dict]], console: Console) -> None:
-    """Print the table, and the lead of SLIP with bare images, seed against seed."""
+    """Print the table, and the lead of what uses bare images, seed against seed."""
     seeds = len(next(iter(results.values())))
     table = Table(
         title=f'Accuracy in %, mean and 95 % interval over {seeds} seeds and the images',
@@ -219,22 +226,20 @@ def show(results: dict[tuple[Method, int], list[dict]], console: Console) -> Non
                     for key in COLUMNS.values()
                 ]
                 minutes = np.mean([run['cpu_min'] for run in runs])
-                steps = f'{runs[0]["steps"]:,}'
+                steps = ' + '.join(f'{number:,}' for number in runs[0]['steps'])
                 table.add_row(f'{share} %', method.title, steps, f'{minutes:.1f}', *cells)
     for share in BARE.trained:
-        for method in (CLIP, SLIP, SIMCLR):
-            if not {(BARE, share), (method, share)} <= results.keys():
+        for ours, other in product((BARE, STAGED), (CLIP, SLIP, SIMCLR)):
+            if not {(ours, share), (other, share)} <= results.keys():
                 continue
-            pairs = list(zip(results[BARE, share], results[method, share], strict=True))
+            pairs = list(zip(results[ours, share], results[other, share], strict=True))
             cells = [
-                '{:+.1f} ± {:.1f}'.format(
-                    *interval([ours[key] - other[key] for ours, other in pairs])
-                )
+                '{:+.1f} ± {:.1f}'.format(*interval([one[key] - two[key] for one, two in pairs]))
                 if key in pairs[0][1]
                 else '-'
                 for key in COLUMNS.values()
             ]
-            table.add_row(f'{share} %', f'{BARE.title} - {method.title}', '', '', *cells)
+            table.add_row(f'{share} %', f'{ours.title} - {other.title}', '', '', *cells)
     console.print(table)
 
 
@@ -252,7 +257,7 @@ def plot(results: dict[tuple[Method, int], list[dict]], path: Path) -> None:
                     *(combined(results[method, share], key) for share in shares), strict=True
                 )
                 ax.errorbar(
-                    [share * 1.04 ** (shift - 1.5) for share in shares],
+                    [share * 1.04 ** (shift - 2) for share in shares],
                     means,
                     halves,
                     marker='o',
@@ -284,29 +289,48 @@ def main() -> None:
         },
         out / 'costs.json',
     )
-    steps = {name: round(60 * args.minutes / cost.step / EPOCHS) for name, cost in costs.items()}
+
+    def planned(method: Method, part: float = 1) -> int:
+        """Steps of a training, or of a part of its time; a multiple of the epochs."""
+        return EPOCHS * round(60 * part * args.minutes / costs[method.config].step / EPOCHS)
+
+    def run_of(method: Method, share: int, seed: int, steps: int, **options: object) -> Run:
+        folder = out / f'{method.config}_{share}_{steps}_seed{seed}'
+        own = training_options(method, data, share, seed, steps // EPOCHS * BATCH)
+        return Run(folder, method.path, EPOCHS, own | options)
+
+    # SimCLR's part needs no captions: one training for all shares.
+    firsts = {
+        (method, seed): run_of(method.after, 100, seed, planned(method.after, FIRST))
+        for method in methods
+        if method.after
+        for seed in args.seeds
+    }
     for method in methods:
-        cost, number = 1000 * costs[method.config].step, EPOCHS * steps[method.config]
-        console.print(f'{method.title}: {cost:.0f} ms of processor time a step, {number:,} steps')
+        number = f'{planned(method, 1 - FIRST if method.after else 1):,} steps'
+        if method.after:
+            number = f'{planned(method.after, FIRST):,} steps of {method.after.title} and {number}'
+        cost = 1000 * costs[method.config].step
+        console.print(f'{method.title}: {cost:.0f} ms of processor time a step, {number}')
 
     def train_and_judge(task: tuple[int, Method, int]) -> dict[int, dict]:
         """Figures by the share of captions that kNN and linear probe learn from."""
         seed, method, share = task
-        number = steps[method.config]
-        run = Run(
-            out / f'{method.config}_{share}_{number * EPOCHS}_seed{seed}',
-            method.path,
-            EPOCHS,
-            training_options(method, data, share, seed, number * BATCH),
-        )
+        steps, spent, options = [planned(method)], 0.0, {}
+        if method.after:
+            steps = [planned(method.after, FIRST), planned(method, 1 - FIRST)]
+            first = firsts[method, seed]
+            spent, options = first.cpu_min, dict(load_from=first.folder / f'epoch_{EPOCHS}.pth')
+        run = run_of(method, share, seed, steps[-1], **options)
         run.train()
-        return {
-            judged: dict(
-                run.evaluate(f'metrics_{judged}', test_options(data, judged, seed)),
-                steps=number * EPOCHS,
-            )
+        figures = {
+            judged: run.evaluate(f'metrics_{judged}', test_options(data, judged, seed))
             for judged in method.evaluated or (share,)
             if judged in args.captions
+        }
+        return {
+            judged: dict(metrics, cpu_min=metrics['cpu_min'] + spent, steps=steps)
+            for judged, metrics in figures.items()
         }
 
     tasks = [
@@ -316,6 +340,7 @@ def main() -> None:
         if share in args.captions or method is SIMCLR
         for seed in args.seeds
     ]
+    in_parallel('first parts', Run.train, list(firsts.values()), args.jobs, console)
     results = defaultdict(list)
     for (_, method, _), figures in zip(
         tasks, in_parallel('runs', train_and_judge, tasks, args.jobs, console), strict=True
