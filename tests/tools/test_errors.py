@@ -1,6 +1,8 @@
 """Errors of the command lines: one line, with the setting that they come from."""
 
 import logging
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader, Dataset
 
+from mmslip.cli import errors
 from mmslip.cli.errors import SettingError, plain_errors
 from mmslip.cli.setting_errors import name_settings
 from mmslip.registry import MODELS
+from tests.scripts import environment
 
 
 class Pair(BaseModel):
@@ -112,3 +116,39 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
         fail(KeyboardInterrupt())
     assert caught.value.code == 130
     assert capfd.readouterr().err == '\nStopped by Ctrl-C.\n'
+
+
+@pytest.mark.parametrize(
+    ('command', 'said'),
+    [
+        (['slip_tiny_emoji', '--cfg-options', 'model.ssl_wight=2'], 'is ssl_weight meant?'),
+        (['slip_tiny_emoji', '--cfg-options', 'model.neck.in_channels=7'], 'Error: model.neck'),
+        (['slip_tiny_emoji', '--amp', 'int4'], "invalid choice: 'int4'"),
+        (['no_such_config'], 'no_such_config'),
+    ],
+)
+def test_the_first_of_several_processes_tells_an_error(tmp_path, command, said) -> None:
+    """Not all of them; and not the second one alone, when it is the faster."""
+    late = tmp_path / 'sitecustomize.py'
+    late.write_text("import os, time\nif os.environ.get('LOCAL_RANK') == '0': time.sleep(2)\n")
+    torchrun = ['torchrun', '--standalone', '--nproc_per_node=2', '-m', 'mmslip', 'train']
+    result = subprocess.run(
+        [*torchrun, *command],
+        env=environment(tmp_path, OMP_NUM_THREADS='1'),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count(said) == 1
+
+
+def test_a_process_that_fails_alone_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    monkeypatch.setattr(errors, 'time', SimpleNamespace(sleep=waits.append))
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    errors.wait_for_first.cache_clear()
+    with pytest.raises(SystemExit, match=r'Error: gone$'), plain_errors():
+        fail(ValueError('gone'))
+    assert waits == [10.0]

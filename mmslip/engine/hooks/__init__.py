@@ -16,6 +16,7 @@ from mmslip.engine.hooks.retrieval_picture import RetrievalPictureHook
 from mmslip.engine.hooks.run_summary import RunSummaryHook
 from mmslip.engine.hooks.step_seed import StepSeedHook
 from mmslip.engine.hooks.throughput import ThroughputHook
+from mmslip.engine.hooks.timer import TimerHook
 from mmslip.engine.hooks.zero_shot import ZeroShotHook
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     'RunSummaryHook',
     'StepSeedHook',
     'ThroughputHook',
+    'TimerHook',
     'ZeroShotHook',
     'captioned_rows',
     'check_batches',
