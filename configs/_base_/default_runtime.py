@@ -36,6 +36,7 @@ custom_hooks = [
     dict(type='mmslip.BatchCheckHook'),
     dict(type='mmslip.MonitorCheckHook'),
     dict(type='mmslip.ClampHook'),
+    dict(type='mmslip.SharedBuffersHook'),
     dict(type='mmslip.BadSampleHook'),
     dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),

@@ -14,6 +14,7 @@ from mmslip.engine.hooks.pixel_baseline import PixelBaselineHook
 from mmslip.engine.hooks.progress import ProgressHook
 from mmslip.engine.hooks.retrieval_picture import RetrievalPictureHook
 from mmslip.engine.hooks.run_summary import RunSummaryHook
+from mmslip.engine.hooks.shared_buffers import SharedBuffersHook
 from mmslip.engine.hooks.step_seed import StepSeedHook
 from mmslip.engine.hooks.throughput import ThroughputHook
 from mmslip.engine.hooks.timer import TimerHook
@@ -32,6 +33,7 @@ __all__ = [
     'ProgressHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
+    'SharedBuffersHook',
     'StepSeedHook',
     'ThroughputHook',
     'TimerHook',
