@@ -17,6 +17,11 @@ from mmslip.utils.parts import is_kind, parts_of
 
 __all__ = ['name_settings']
 
+# Errors that are raised wherever the run happens to be: by a signal when a data worker dies, by an
+# exchange between processes when another one does.
+_DEAD_WORKER = 'DataLoader worker (pid'
+_LOST_PROCESS = re.compile(r'\bgloo\b|\bNCCL\b')
+
 
 @contextmanager
 def name_settings(cfg: Config) -> Iterator[None]:
@@ -26,16 +31,32 @@ def name_settings(cfg: Config) -> Iterator[None]:
     the others the object that was at work.
 
     Raises:
-        SettingError: There was an error, and its setting is known.
+        SettingError: There was an error, and its setting is known; or a data worker has died.
     """
     try:
         yield
     except Exception as error:
+        if _DEAD_WORKER in str(error):
+            raise SettingError(_death(error)) from error
+        if _LOST_PROCESS.search(str(error)):
+            raise
         path = _path_of(error, cfg.to_dict())
         said = re.match(r'(\w+)[.:[]', str(error))
         if path is None or (said and said[1] in RUNNER_SETTINGS):
             raise
         raise SettingError(f'{path}: {one_line(error)}') from error
+
+
+def _death(error: Exception) -> str:
+    """What a data worker has died of, which only the cause says where the loader was waited for."""
+    cause = error.__cause__
+    text = one_line(cause if _DEAD_WORKER in str(cause) else error)
+    if 'by signal: Killed' not in text:
+        return text
+    return (
+        f'{text} The system does so when memory runs out: lower num_workers, prefetch_factor or '
+        'batch_size of the data loaders, and go on with --resume.'
+    )
 
 
 def _path_of(error: Exception, cfg: dict[str, Any]) -> str | None:

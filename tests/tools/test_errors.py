@@ -1,6 +1,8 @@
 """Errors of the command lines: one line, with the setting that they come from."""
 
 import logging
+import os
+import signal
 import subprocess
 from types import SimpleNamespace
 
@@ -71,6 +73,38 @@ def test_an_error_of_the_data_names_the_data_set_not_the_hook(num_workers: int) 
     wanted = r'^train_dataloader\.dataset: RuntimeError: 3 of 4 shards could not be read$'
     with pytest.raises(SettingError, match=wanted), name_settings(cfg):
         Reader().read(DataLoader(Broken(), num_workers=num_workers))
+
+
+class Dying(Dataset):
+    """Its worker is killed, as by the system when memory runs out."""
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def __len__(self) -> int:
+        return 8
+
+
+def test_a_killed_worker_is_no_fault_of_the_hook_in_which_it_is_noticed() -> None:
+    cfg = Config(
+        dict(custom_hooks=[dict(type=Reader)], train_dataloader=dict(dataset=dict(type=Dying)))
+    )
+    wanted = r'^RuntimeError: DataLoader worker .* lower num_workers, prefetch_factor or batch_size'
+    with pytest.raises(SettingError, match=wanted), name_settings(cfg):
+        Reader().read(DataLoader(Dying(), num_workers=1))
+
+
+class Lost:
+    """A hook in which processes exchange something."""
+
+    def exchange(self) -> None:
+        raise RuntimeError('[/pytorch/third_party/gloo/pair.cc:561] Connection closed by peer')
+
+
+def test_nor_is_another_process_that_has_ended() -> None:
+    cfg = Config(dict(custom_hooks=[dict(type=Lost)]))
+    with pytest.raises(RuntimeError, match=r'^\[/pytorch.* closed by peer$'), name_settings(cfg):
+        Lost().exchange()
 
 
 def test_errors_of_other_code_stay_as_they_are() -> None:
