@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -94,17 +96,32 @@ def test_a_killed_worker_is_no_fault_of_the_hook_in_which_it_is_noticed() -> Non
         Reader().read(DataLoader(Dying(), num_workers=1))
 
 
-class Lost:
-    """A hook in which processes exchange something."""
+@pytest.mark.parametrize(
+    ('message', 'told'),
+    [
+        ('[/pytorch/gloo/pair.cc:561] Connection closed by peer', r'closed by peer$'),
+        (
+            'unable to allocate shared memory(shm) for file </torch_1_2>: No space left on device',
+            r'/dev/shm: .*--shm-size',
+        ),
+        (
+            'DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that '
+            "dataloader's workers are out of shared memory. Please try to raise your limit.",
+            r'/dev/shm: .*--shm-size',
+        ),
+    ],
+)
+def test_nor_is_another_process_or_shared_memory(message: str, told: str) -> None:
+    cfg = Config(dict(custom_hooks=[dict(type=Reader)]))
+    wanted = pytest.raises(SettingError, match=rf'^RuntimeError: {re.escape(message)}.*')
+    with wanted as caught, name_settings(cfg):
+        Reader().read(failing(RuntimeError(message)))
+    assert re.search(told, str(caught.value))
 
-    def exchange(self) -> None:
-        raise RuntimeError('[/pytorch/third_party/gloo/pair.cc:561] Connection closed by peer')
 
-
-def test_nor_is_another_process_that_has_ended() -> None:
-    cfg = Config(dict(custom_hooks=[dict(type=Lost)]))
-    with pytest.raises(RuntimeError, match=r'^\[/pytorch.* closed by peer$'), name_settings(cfg):
-        Lost().exchange()
+def failing(error: Exception) -> Iterator[None]:
+    yield
+    raise error
 
 
 def test_errors_of_other_code_stay_as_they_are() -> None:
