@@ -4,7 +4,7 @@ custom_imports = dict(imports=['mmslip.engine'])
 
 default_hooks = dict(
     runtime_info=dict(type='mmslip.DeferredRuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
+    timer=dict(type='mmslip.TimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Written to the disk whole or not at all, while training goes on.
@@ -36,6 +36,7 @@ custom_hooks = [
     dict(type='mmslip.BatchCheckHook'),
     dict(type='mmslip.MonitorCheckHook'),
     dict(type='mmslip.ClampHook'),
+    dict(type='mmslip.SharedBuffersHook'),
     dict(type='mmslip.BadSampleHook'),
     dict(type='mmslip.ResumeDataHook'),
     dict(type='mmslip.PlainCheckpointHook'),

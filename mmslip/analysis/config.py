@@ -101,6 +101,8 @@ _HOOKS = {
     'BatchCheckHook': 'batches that nothing can be learned from are not refused',
     'MonitorCheckHook': 'a wrong save_best ends the run at its first validation, unsaved',
     'ClampHook': 'the scale of the logits grows without bound',
+    'SharedBuffersHook': 'where batch norm is not synchronised, a validation by several processes '
+    'gives another score than its checkpoint',
     'BadSampleHook': 'samples that cannot be read are replaced, and listed nowhere',
     'ResumeDataHook': 'a resumed run replays data',
     'PlainCheckpointHook': 'checkpoints cannot be loaded without executing code',
@@ -125,7 +127,7 @@ def check_hooks(cfg: dict) -> Finding:
     if not cfg['model'].get('head'):
         needless.add('ClampHook')
     if not cfg.get('val_dataloader'):
-        needless.add('MonitorCheckHook')
+        needless.update(('MonitorCheckHook', 'SharedBuffersHook'))
     known = there | needless
     missing = [f'no mmslip.{name}: {loss}' for name, loss in _HOOKS.items() if name not in known]
     if not missing:

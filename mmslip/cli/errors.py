@@ -3,15 +3,21 @@
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
-__all__ = ['DEBUG', 'SettingError', 'one_line', 'plain_errors']
+__all__ = ['DEBUG', 'SettingError', 'one_line', 'plain_errors', 'wait_for_first']
 
 # Environment variable for the traceback of an error on the screen; `--debug` sets it.
 DEBUG = 'MMSLIP_DEBUG'
 _INTERRUPTED = 130  # status of a program that Ctrl-C has ended, as shells count
+# Where launchers write the number of a process among those that they end together: torchrun those
+# of its host, Slurm and MPI all.
+_NUMBERS = ('LOCAL_RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+_PATIENCE = 10.0  # seconds
 
 
 class SettingError(RuntimeError):
@@ -20,20 +26,45 @@ class SettingError(RuntimeError):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End with one line, and the traceback in the log; with ``--debug`` on the screen."""
+    """End with one line, and the traceback in the log; with ``--debug`` on the screen.
+
+    Of several processes the first one says what all have met (:func:`wait_for_first`).
+    """
     try:
         yield
     except KeyboardInterrupt:
         if os.environ.get(DEBUG):
             raise
-        print('\nStopped by Ctrl-C.', file=sys.stderr)
+        if _is_first():
+            print('\nStopped by Ctrl-C.', file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
+    except SystemExit as stop:
+        if isinstance(stop.code, str):  # a message
+            wait_for_first()
+        raise
     except Exception as error:
+        wait_for_first()
         if os.environ.get(DEBUG):
             raise
         where = _write_to_log(error) or ([] if _is_plain(error) else ['with --debug'])
         hint = f'(Traceback: {", ".join(where)})\n' if where else ''
         raise SystemExit(f'{hint}Error: {one_line(error)}') from None
+
+
+@cache  # commands are in one another, and one wait is enough
+def wait_for_first() -> None:
+    """Before a message that ends this process: give the first one of the job the time to say it.
+
+    Most errors meet all processes. When the first has ended, its launcher ends the others, which
+    wait here. One that is still there after some seconds has failed alone, and speaks itself.
+    """
+    if not _is_first():
+        time.sleep(_PATIENCE)
+
+
+def _is_first() -> bool:
+    numbers = (os.environ[name] for name in _NUMBERS if name in os.environ)
+    return next(numbers, '0') == '0'
 
 
 def one_line(error: Exception) -> str:

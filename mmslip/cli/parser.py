@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from mmslip.cli.errors import DEBUG
+from mmslip.cli.errors import DEBUG, wait_for_first
 
 __all__ = ['CommandParser']
 
@@ -26,6 +26,11 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument(
             '--debug', nargs=0, action=_Debug, help='show the traceback where an error ends it'
         )
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a message, said by the first process of a job."""
+        wait_for_first()
+        super().error(message)
 
 
 class _Debug(argparse.Action):

@@ -17,6 +17,19 @@ from mmslip.utils.parts import is_kind, parts_of
 
 __all__ = ['name_settings']
 
+# Errors that are raised wherever the run happens to be: by a signal when a data worker dies, by an
+# exchange between processes when another one does.
+_DEAD_WORKER = 'DataLoader worker (pid'
+_ELSEWHERE = re.compile(rf'{re.escape(_DEAD_WORKER)}|\bgloo\b|\bNCCL\b')
+_LESS = 'lower num_workers, prefetch_factor or batch_size of the data loaders'
+_REMEDIES = {
+    r'worker .* is killed by signal: Killed': f'The system does so when memory runs out: {_LESS}, '
+    'and go on with --resume.',
+    r'</torch_.*>: No space left|workers are out of shared memory': 'Workers hand over their '
+    'batches in /dev/shm: enlarge it, in a container by --shm-size or --ipc=host of docker run, or '
+    f'{_LESS}.',
+}
+
 
 @contextmanager
 def name_settings(cfg: Config) -> Iterator[None]:
@@ -26,16 +39,28 @@ def name_settings(cfg: Config) -> Iterator[None]:
     the others the object that was at work.
 
     Raises:
-        SettingError: There was an error, and its setting is known.
+        SettingError: There was an error, and its setting is known, or no setting is at fault.
     """
     try:
         yield
     except Exception as error:
+        if text := _told_elsewhere(error):
+            raise SettingError(text) from error
         path = _path_of(error, cfg.to_dict())
         said = re.match(r'(\w+)[.:[]', str(error))
         if path is None or (said and said[1] in RUNNER_SETTINGS):
             raise
         raise SettingError(f'{path}: {one_line(error)}') from error
+
+
+def _told_elsewhere(error: Exception) -> str:
+    """What there is to say of an error that no part of the config has made; nothing of others."""
+    cause = error.__cause__  # which alone says of what a worker has died that was waited for
+    text = one_line(cause if _DEAD_WORKER in str(cause) else error)
+    remedies = [remedy for sign, remedy in _REMEDIES.items() if re.search(sign, text)]
+    if remedies:
+        return '. '.join([text.rstrip('.'), *remedies])
+    return text if _ELSEWHERE.search(text) else ''
 
 
 def _path_of(error: Exception, cfg: dict[str, Any]) -> str | None:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 import mmslip.engine  # noqa: F401  (registers the hooks)
-from mmslip.engine import FullyShard
+from mmslip.engine import FullyShard, SpeedHook
 from mmslip.models.blocks import find_blocks
 from tests.distributed.pool import run
 from tests.distributed.test_model import build, inputs
@@ -314,6 +315,67 @@ def test_checkpoints_change_over(folder, whole, monkeypatch):
     steps = train(str(folder / 'begun-sharded'), 1, {}, resume=True, **averaged)
     np.testing.assert_allclose(steps, whole['one-averaged'][-1:], rtol=1e-10)
     assert_same(load(folder, 'begun-sharded'), reference)
+
+
+class Evaluates(Hook):
+    """Validates before training and after each step.
+
+    Of four images, three have a caption in the first process, and none in others.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, rank: int) -> None:
+        self.captioned = 0 if rank else 3
+        self.found: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def before_train(self, runner: Runner) -> None:
+        hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook | SpeedHook)]
+        for hook in hooks:
+            hook.before_val_epoch(runner)
+        model, text = getattr(runner.model, 'module', runner.model), inputs(0, 1)['text']
+        names = model.encode_text(text[:2])  # as class names are embedded, before any image
+        samples = [DataSample() for _ in range(4)]
+        for sample in samples[: self.captioned]:
+            sample.set_field(text[:1], 'caption_ids')
+        image = inputs(0, 1)['image'][:4].double()
+        runner.model.eval()
+        samples = runner.model.val_step(dict(inputs=dict(image=image), data_samples=samples))
+        for hook in hooks:
+            hook.after_val_epoch(runner, {})
+        runner.model.train()
+        self.found.append((torch.stack([sample.image_feat for sample in samples]), names))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.before_train(runner)
+
+
+def evaluate(
+    rank: int, world_size: int, folder: str, wrapper: dict, options: dict | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Features of each validation of a training with averages."""
+    os.environ['LOCAL_RANK'] = str(rank % (torch.cuda.device_count() or world_size))
+    torch.set_num_threads(1)
+    runner = make_runner(folder, world_size, wrapper, **CASES['averaged'], **(options or {}))
+    hook = Evaluates(rank)
+    runner.register_hook(hook)
+    runner.train()
+    return hook.found
+
+
+@pytest.mark.dist
+def test_processes_validate_batches_that_differ(folder, whole, monkeypatch):
+    """Where one has captions and another has none, or more slices, nobody waits in vain."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    expected = evaluate(0, 1, str(folder / 'one-validated'), {})
+    options = dict(model=dict(chunk_size=1))
+    results = run(evaluate, 2, str(folder / 'sharded-validated'), SHARDED, options)
+    assert_same(load(folder, 'sharded-validated'), load(folder, 'one-averaged'))
+    for result in results:
+        for found, reference in zip(result, expected, strict=True):
+            for value, wanted in zip(found, reference, strict=True):
+                torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-12)
 
 
 def half_precision(rank: int, world_size: int, folder: str) -> dict:

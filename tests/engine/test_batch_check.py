@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -98,6 +99,28 @@ def test_batches_that_nothing_is_learned_from(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         check(**job, begun=begun)
+
+
+@pytest.mark.parametrize(
+    ('queue', 'number', 'drop_last', 'fault'),
+    [
+        (64, 40, True, None),
+        (64, 48, False, None),
+        (60, 40, True, 'model.ssl.queue_len = 60 is no multiple of the 16 samples of a step'),
+        (64, 40, False, 'a last batch of 4 samples, .* set drop_last=True'),
+    ],
+)
+def test_a_queue_takes_whole_batches(
+    queue: int, number: int, drop_last: bool, fault: str | None, make_slip: Callable
+) -> None:
+    """MoCo's, of mmpretrain, would fail when it is full, or at the end of an epoch."""
+    model, data = make_slip(), range(number)
+    model.ssl.queue_len = queue
+    sampler = VisitSampler(data)
+    sampler.world_size = 2
+    loader = DataLoader(data, 8, sampler=sampler, drop_last=drop_last)
+    with nullcontext() if fault is None else pytest.raises(ValueError, match=fault):
+        check_batches(model, loader, 2)
 
 
 def test_streams_have_no_last_batch() -> None:

@@ -64,6 +64,24 @@ def test_values_are_read_about_every_two_seconds(monkeypatch, seconds, readings)
     assert seen[:3] == readings
 
 
+def test_the_history_does_not_grow_with_the_run(monkeypatch):
+    """mmengine copies all of it in every step; what others have logged is cut as well."""
+    monkeypatch.setattr(deferred_log, '_KEPT', 5)
+    hook, hub = DeferredRuntimeInfoHook(), MessageHub.get_instance('deferred-kept')
+    runner = SimpleNamespace(
+        hooks=[hook, LoggerHook(interval=2)],
+        message_hub=hub,
+        train_dataloader=DataLoader(range(100)),
+        **dict(epoch=0, iter=0, max_epochs=1, max_iters=100),
+    )
+    hook.before_train(runner)
+    for step in range(20):
+        hub.update_scalar('train/time', step)
+        hook.after_train_iter(runner, step, None, dict(loss=torch.tensor(float(step))))
+    for key in ('train/loss', 'train/time'):
+        assert hub.get_scalar(key).data[0].tolist() == [15, 16, 17, 18, 19]
+
+
 class Model(BaseModel):
     """Its loss is the mean of the batch, plus a parameter that trains."""
 

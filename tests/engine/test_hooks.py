@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, iter_timer_hook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -30,8 +30,9 @@ from mmslip.engine import (
     RunSummaryHook,
     StepSeedHook,
     ThroughputHook,
+    TimerHook,
 )
-from mmslip.engine.hooks import progress, retrieval_picture, step_seed, throughput
+from mmslip.engine.hooks import progress, retrieval_picture, step_seed, throughput, timer
 
 
 def new_hub() -> MessageHub:
@@ -56,10 +57,15 @@ BATCHES = {
 }
 
 
+def throughput_runner(window: int = 1) -> SimpleNamespace:
+    processor = SimpleNamespace(window_size=window)
+    return SimpleNamespace(message_hub=new_hub(), log_processor=processor)
+
+
 @pytest.mark.parametrize('kind', BATCHES)
 def test_throughput(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     clock = Clock(monkeypatch)
-    runner = SimpleNamespace(message_hub=new_hub())
+    runner = throughput_runner()
     hook = ThroughputHook()
 
     def step(seconds: float) -> float:
@@ -77,10 +83,22 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     assert step(1.0) == 32.0
 
 
+def test_throughput_is_that_of_several_steps_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow step counts by its time: 24 images in 12 s are 2 a second, not the mean of 7.4."""
+    clock = Clock(monkeypatch)
+    runner, hook = throughput_runner(window=3), ThroughputHook()
+    hook.before_train(runner)
+    for seconds in (100.0, 10.0, 1.5, 0.5):
+        clock.now += seconds
+        hook.after_train_iter(runner, 0, BATCHES['dict'], {})
+    rates = runner.message_hub.get_scalar('train/images_per_s').data[0]
+    np.testing.assert_allclose(rates, [0.08, 16 / 110, 24 / 111.5, 2.0])
+
+
 def test_throughput_counts_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a batch whose captioned rows come first, too."""
     clock = Clock(monkeypatch)
-    runner = SimpleNamespace(message_hub=new_hub())
+    runner = throughput_runner()
     monkeypatch.setattr(throughput, 'get_world_size', lambda: 2)
     hook = ThroughputHook()
     hook.before_train(runner)
@@ -99,7 +117,7 @@ def test_throughput_leaves_out_validation_between_iterations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch)
-    runner = SimpleNamespace(message_hub=new_hub())
+    runner = throughput_runner()
     hook = ThroughputHook()
     hook.before_train(runner)
     hook.before_train_epoch(runner)
@@ -113,6 +131,40 @@ def test_throughput_leaves_out_validation_between_iterations(
         clock.now += 0.5
         hook.after_train_iter(runner, 0, BATCHES['dict'], {})
         assert runner.message_hub.get_scalar('train/images_per_s').current() == 16.0
+
+
+@pytest.mark.parametrize('start', [0, 40])
+def test_the_time_left_counts_validations(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    """Of 100 steps of 2 s with validations of 30 s after every 20."""
+    now = [1000.0]
+    clock = SimpleNamespace(time=lambda: now[0])
+    monkeypatch.setattr(timer, 'time', clock)
+    monkeypatch.setattr(iter_timer_hook, 'time', clock)
+    hub, hook = new_hub(), TimerHook()
+    runner = SimpleNamespace(message_hub=hub, iter=start, max_iters=100, val_dataloader=[0])
+    hook.before_train(runner)
+    now[0] += 500  # what prepares a training
+    left = {}
+    for runner.iter in range(start, 100):
+        if runner.iter % 20 == 0:
+            hook.before_train_epoch(runner)
+        now[0] += 0.5
+        hook.before_train_iter(runner, 0)
+        now[0] += 1.5
+        hook.after_train_iter(runner, 0)
+        left[runner.iter + 1] = hub.get_info('eta')
+        if (runner.iter + 1) % 20 == 0:
+            hook.after_train_epoch(runner)
+            hook.before_val_epoch(runner)
+            hook.before_val_iter(runner, 0)
+            now[0] += 30
+            hook.after_val_iter(runner, 0)
+            hook.after_val_epoch(runner)
+    assert left[start + 20] == pytest.approx((80 - start) * 2)
+    # The first step of the second epoch has had one validation, in 21 steps.
+    assert left[start + 21] == pytest.approx((79 - start) * (2 + 30 / 21))
+    assert left[80] == pytest.approx(20 * (2 + 30 * (60 - start) / 20 / (80 - start)))
+    assert left[100] == 0
 
 
 def test_step_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +439,7 @@ def progress_runner(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleName
         logger = logging.Logger('progress')
         logger.addHandler(logging.StreamHandler(stream))
         hub = new_hub()
+        hub.update_info('eta', 4_998.4)
         for key, value in SCALARS.items():
             hub.update_scalar(f'train/{key}', value)
         loader = DataLoader(range(40), batch_size=8)
@@ -424,6 +477,7 @@ def test_the_line_shows_step_time_and_speed(progress_runner: Callable, columns, 
     hook.after_train_iter(runner, 0, BATCHES['dict'])
     runner.logger.error('a line of the log')
     runner.iter = 9_998
+    runner.message_hub.update_info('eta', 0.5)
     hook.after_train_iter(runner, 0, BATCHES['dict'])
     hook.after_train(runner)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
@@ -261,6 +261,17 @@ def test_a_spike_is_rolled_back(tmp_path, optimizer, capsys):
     assert runner.optim_wrapper.get_lr() == alone.optim_wrapper.get_lr()
     rates = [rate['lr'][0] for _, rate in reached.values()]
     assert rates[1] < rates[2] == rates[-1]
+
+
+def test_a_rollback_finds_checkpoints_elsewhere(tmp_path):
+    """``out_dir`` of CheckpointHook, on another disk."""
+    runner, states = run(tmp_path / 'run', Spiking((2,)), options=SPIKE, interval=1)
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.out_dir = str(tmp_path / 'elsewhere')
+    runner.train()
+    assert_equal(states[2], states[1])
+    assert not list((tmp_path / 'run').glob('*.pth'))
 
 
 def test_spikes_that_go_on_stop_the_run(tmp_path):

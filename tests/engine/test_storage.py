@@ -75,9 +75,12 @@ def test_a_full_disk_is_told_and_leaves_what_there_was(
         text = r'a\.pth could not be written \(No space left on device\); earlier .* untouched'
         if background:
             backend.put(b'new', path)
-            # In the middle of training, or when it ends.
+            # In the middle of training, with the next file; or when it ends.
             with pytest.raises(OSError, match=text):
                 backend.put(b'newer', path)
+            backend.put(b'newest', path)
+            with pytest.raises(OSError, match=text):
+                wait_for_writes()
         else:
             with pytest.raises(OSError, match=text):
                 backend.put(b'new', path)
@@ -86,6 +89,31 @@ def test_a_full_disk_is_told_and_leaves_what_there_was(
     backend.put(b'new', path)
     wait_for_writes()
     assert path.read_bytes() == b'new'
+
+
+def test_a_run_survives_a_disk_that_was_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next file is written; what the lost one was to take the place of, the best one, stays."""
+    backend = AtomicBackend(background=True)
+    old, lost, new, next_one = (tmp_path / f'{number}.pth' for number in range(1, 5))
+    backend.put(b'1', old)
+    wait_for_writes()
+    backend.remove(old)
+
+    def fail(part: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'write_bytes', fail)
+        backend.put(b'2', lost)
+        assert not backend.isfile(lost)
+    assert [*tmp_path.iterdir()] == [old]
+    backend.put(b'3', new)
+    assert sorted(tmp_path.iterdir()) == [old, new]  # not in the background, which could not raise
+    backend.put(b'4', next_one)
+    wait_for_writes()
+    assert sorted(tmp_path.iterdir()) == [old, new, next_one]
 
 
 @BACKGROUND

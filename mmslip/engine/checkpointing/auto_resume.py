@@ -7,7 +7,13 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
-from mmslip.engine.checkpointing.find import newest_checkpoint, next_session, read_checkpoint
+from mmslip.engine.checkpointing.find import (
+    folders_of,
+    newest_checkpoint,
+    next_session,
+    noted_checkpoint,
+    read_checkpoint,
+)
 from mmslip.engine.checkpointing.fit import check_fit
 from mmslip.engine.checkpointing.lock import lock_work_dir, unlock_work_dir
 from mmslip.engine.checkpointing.resume_data import step_in_data
@@ -59,7 +65,7 @@ class AutoResumeHook(Hook):
             self._settings = settings_of(runner, unwrap(runner.model))
         found: list = [None, None]  # checkpoint, error
         if is_main_process():
-            folders = _folders(runner.work_dir)
+            folders = folders_of(runner.work_dir)
             try:
                 if training:
                     lock_work_dir(runner.work_dir)
@@ -79,7 +85,7 @@ class AutoResumeHook(Hook):
             return
         if path is not None:
             set_resume(runner, str(path))
-        elif '://' not in _last_checkpoint(runner.work_dir):  # mmengine loads that of a store
+        elif '://' not in noted_checkpoint(runner.work_dir):  # mmengine loads that of a store
             runner.logger.warning(
                 f'There is no checkpoint in {runner.work_dir} to resume from: training starts anew.'
             )
@@ -112,7 +118,7 @@ class AutoResumeHook(Hook):
         self._begun = True
         self._resumed = runner.iter > 0
         if is_main_process():
-            for folder in _folders(runner.work_dir):
+            for folder in folders_of(runner.work_dir):
                 remove_unfinished(folder)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -132,20 +138,6 @@ class AutoResumeHook(Hook):
         """Let other runs into the folder."""
         if is_main_process():
             unlock_work_dir(runner.work_dir)
-
-
-def _folders(work_dir: str) -> set[Path]:
-    """Where checkpoints of a run are: its folder and, with ``out_dir``, that of the last one."""
-    folders = {Path(work_dir)}
-    if last := _last_checkpoint(work_dir):
-        folders.add(Path(last).parent)
-    return {folder for folder in folders if folder.is_dir()}
-
-
-def _last_checkpoint(work_dir: str) -> str:
-    """Path of the checkpoint that mmengine saved last, as it has noted it; or nothing."""
-    note = Path(work_dir, 'last_checkpoint')
-    return note.read_text(errors='replace').strip() if note.is_file() else ''
 
 
 def _know_files(hook: CheckpointHook, step: int) -> None:

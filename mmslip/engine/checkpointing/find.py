@@ -13,8 +13,10 @@ from mmengine.logging import print_log
 from mmslip.weights.safe import load_checkpoint_file
 
 __all__ = [
+    'folders_of',
     'newest_checkpoint',
     'next_session',
+    'noted_checkpoint',
     'read_checkpoint',
     'refuse_to_overwrite',
     'whole_checkpoints',
@@ -28,6 +30,20 @@ class _Age(NamedTuple):
     step: int
     epoch: int  # the end of an epoch comes after its last step
     saved_at: float  # seconds since 1970
+
+
+def folders_of(work_dir: str | Path) -> set[Path]:
+    """Where checkpoints of a run are: its folder and, with ``out_dir``, that of the last one."""
+    folders = {Path(work_dir)}
+    if last := noted_checkpoint(work_dir):
+        folders.add(Path(last).parent)
+    return {folder for folder in folders if folder.is_dir()}
+
+
+def noted_checkpoint(work_dir: str | Path) -> str:
+    """Path of the checkpoint that mmengine saved last, as it has noted it; or nothing."""
+    note = Path(work_dir, 'last_checkpoint')
+    return note.read_text(errors='replace').strip() if note.is_file() else ''
 
 
 def newest_checkpoint(folders: Iterable[str | Path]) -> Path | None:

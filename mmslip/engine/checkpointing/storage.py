@@ -30,8 +30,9 @@ class AtomicBackend(LocalBackend):
     Args:
         background: Return from :meth:`put` at once and write in a thread, while training goes on.
             The state has been copied to memory by then. One file is written at a time: the next
-            call waits for the one before, and raises what went wrong with it, as does
-            :func:`wait_for_writes`.
+            call waits for the one before. If that could not be written, the next is tried at once,
+            since others may have made room on the disk; :func:`wait_for_writes` raises what went
+            wrong.
     """
 
     def __init__(self, background: bool = False) -> None:
@@ -45,9 +46,9 @@ class AtomicBackend(LocalBackend):
                 untouched.
         """
         global _writing
-        wait_for_writes()
+        failed = _end_writing()
         writing = _Writing(obj, Path(filepath).absolute())
-        if self.background:
+        if self.background and not failed:
             _writing = writing
             writing.start()
         else:
@@ -60,7 +61,8 @@ class AtomicBackend(LocalBackend):
 
     def isfile(self, filepath: str | Path) -> bool:
         """Whether there is a file, or will be when the writing has ended."""
-        wait_for_writes()
+        if _writing is not None:
+            _writing.join()
         return super().isfile(filepath)
 
     def remove(self, filepath: str | Path) -> None:
@@ -74,11 +76,17 @@ def wait_for_writes() -> None:
     Raises:
         OSError: It could not be written.
     """
+    if failed := _end_writing():
+        failed.finish()
+
+
+def _end_writing() -> '_Writing | None':
+    """Wait for the file that is being written, and return it if that has failed."""
     global _writing
     writing, _writing = _writing, None
     if writing is not None:
         writing.join()
-        writing.finish()
+    return writing if writing is not None and writing.error is not None else None
 
 
 def remove_unfinished(folder: str | Path) -> None:
@@ -110,11 +118,11 @@ class _Writing(threading.Thread):
         except OSError as error:
             message = (
                 f'{self.path} could not be written ({error.strerror}); earlier checkpoints are '
-                'untouched. Free space or mend the disk, then go on with --resume.'
+                'untouched. Free space or mend the disk'
             )
             # At once: in the background nobody may be there any more to meet the exception.
-            print_log(message, 'current', level=logging.ERROR)
-            self.error = OSError(error.errno, message)
+            print_log(f'{message}.', 'current', level=logging.ERROR)
+            self.error = OSError(error.errno, f'{message}, then go on with --resume.')
         finally:
             del self.content  # as large as the model and its optimiser state
 

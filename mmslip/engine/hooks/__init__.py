@@ -14,8 +14,10 @@ from mmslip.engine.hooks.pixel_baseline import PixelBaselineHook
 from mmslip.engine.hooks.progress import ProgressHook
 from mmslip.engine.hooks.retrieval_picture import RetrievalPictureHook
 from mmslip.engine.hooks.run_summary import RunSummaryHook
+from mmslip.engine.hooks.shared_buffers import SharedBuffersHook
 from mmslip.engine.hooks.step_seed import StepSeedHook
 from mmslip.engine.hooks.throughput import ThroughputHook
+from mmslip.engine.hooks.timer import TimerHook
 from mmslip.engine.hooks.zero_shot import ZeroShotHook
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     'ProgressHook',
     'RetrievalPictureHook',
     'RunSummaryHook',
+    'SharedBuffersHook',
     'StepSeedHook',
     'ThroughputHook',
+    'TimerHook',
     'ZeroShotHook',
     'captioned_rows',
     'check_batches',

@@ -45,12 +45,14 @@ def check_batches(model: nn.Module, loader: DataLoader, processes: int = 1) -> N
             different sizes; a stratified mix cannot give every batch its shares; or, for
             :class:`mmslip.models.SLIP`, whose losses compare the samples of a batch, a batch holds
             a sample twice or one sample only, or images without captions are mixed in so that the
-            number of captions varies, or for no self-supervised half.
+            number of captions varies, or for no self-supervised half; or a queue of MoCo is not
+            filled by whole batches.
     """
     model = unwrap(model)
     compares = isinstance(model, SLIP)
     _check(loader, processes, compares)
     _check_shares(loader, processes)
+    _check_queue(loader, processes, getattr(model, 'ssl', None))
     if compares and model.with_text and len(_parts(loader.dataset)) > 1:
         _check_bare(loader, processes, model.ssl is not None)
 
@@ -131,6 +133,25 @@ def _check_shares(loader: DataLoader, processes: int) -> None:
                 f'{held}, so that some would come twice: give it a smaller weight, or lower '
                 'batch_size.'
             )
+
+
+def _check_queue(loader: DataLoader, processes: int, method: nn.Module | None) -> None:
+    """Refuse batches that do not fill the queue of mmpretrain's MoCo, which fails at its end."""
+    length = getattr(method, 'queue_len', None)
+    size = getattr(loader.batch_sampler, 'batch_size', None)
+    if length is None or size is None:
+        return
+    step, mine = size * processes, _share(loader.sampler, processes)
+    if length % step:
+        raise ValueError(
+            f'model.ssl.queue_len = {length} is no multiple of the {step} samples of a step '
+            f'({size} a process x {processes}): change it, or train_dataloader.batch_size.'
+        )
+    if mine % size and not loader.batch_sampler.drop_last:
+        raise ValueError(
+            f'train_dataloader leaves a last batch of {mine % size} samples, which does not fit '
+            'into the queue of model.ssl: set drop_last=True.'
+        )
 
 
 def captioned_rows(loader: DataLoader) -> Fraction:

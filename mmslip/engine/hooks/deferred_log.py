@@ -15,6 +15,8 @@ __all__ = ['DeferredRuntimeInfoHook']
 
 # What is shown of a run is at most about this old.
 _SECONDS = 2.0
+# Steps of which the message hub keeps the values.
+_KEPT = 10_000
 
 
 @HOOKS.register_module()
@@ -26,6 +28,10 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     read together: in the steps in which :class:`mmengine.hooks.LoggerHook` logs, at the end of an
     epoch, and about every two seconds, for :class:`ProgressHook`. Of several processes the mean is
     logged, which is the loss of the whole batch; mmengine logs the part of the first process.
+
+    Of everything that is logged, the message hub keeps the values of the last 10,000 steps, over
+    which a ``log_processor`` can average. mmengine keeps a million and copies all of them in every
+    step, which takes more and more of a long run's time.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -67,6 +73,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             for value in values.tolist():
                 runner.message_hub.update_scalar(f'train/{key}', value)
         self._waiting.clear()
+        for buffer in runner.message_hub.log_scalars.values():
+            buffer.max_length = _KEPT
         # All processes have to read in the same steps, whatever their clocks say.
         pace = torch.tensor((time.monotonic() - self._since) / max(self._taken, 1))
         all_reduce(pace, op='max')

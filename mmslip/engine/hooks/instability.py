@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmslip.engine.checkpointing.find import whole_checkpoints
+from mmslip.engine.checkpointing.find import folders_of, whole_checkpoints
 from mmslip.engine.checkpointing.stop import save_before_stopping
 from mmslip.engine.checkpointing.storage import wait_for_writes
 from mmslip.engine.mmengine_compat import restoring_averages, resume_requested
@@ -188,7 +188,7 @@ class InstabilityHook(Hook):
     def _last_good(self, runner: Runner) -> str | None:
         """The newest checkpoint in which the loss had risen by less than half the bound."""
         wait_for_writes()
-        for path in whole_checkpoints([runner.work_dir]):
+        for path in whole_checkpoints(folders_of(runner.work_dir)):
             checkpoint = load_checkpoint_file(path)
             state = checkpoint.get('instability')
             # Later steps are those of another run in the same folder.

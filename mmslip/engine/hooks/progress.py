@@ -191,7 +191,8 @@ class ProgressHook(Hook):
         elif self._is_due():
             seconds = (time.monotonic() - self._started) / done
             images = count_rows(batch['inputs'])[1] * get_world_size()
-            self._draw([*_place(name, done, total, seconds), _speed(images, seconds)], runner)
+            place = _place(name, done, total, seconds * (total - done))
+            self._draw([*place, _speed(images, seconds)], runner)
 
 
 class _Console(Console):
@@ -244,16 +245,16 @@ def _training(runner: Runner, batch: dict | None, logged: bool = False) -> Itera
     }
     done, total = runner.iter + 1, runner.max_iters
     seconds = scalars['time'].mean(_WINDOW) if 'time' in scalars else math.nan
-    yield from _place('step', done, total, seconds)
+    yield from _place('step', done, total, runner.message_hub.runtime_info.get('eta', math.nan))
     yield _speed(count_rows(batch['inputs'])[1] * get_world_size(), seconds)
     steps = runner.log_processor.window_size if logged else 1
     yield from _figures(scalars, steps)
 
 
-def _place(name: str, done: int, total: int, seconds: float) -> Iterator[str]:
+def _place(name: str, done: int, total: int, left: float) -> Iterator[str]:
     yield f'{name} {done}/{total}'
-    if math.isfinite(seconds):
-        yield f'left {duration(seconds * (total - done))}'
+    if math.isfinite(left):
+        yield f'left {duration(left)}'
 
 
 def duration(seconds: float) -> str:

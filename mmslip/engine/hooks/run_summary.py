@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+from mmslip.engine.checkpointing.storage import wait_for_writes
 from mmslip.engine.unwrap import unwrap
 from mmslip.registry import HOOKS
 from mmslip.utils.files import from_here
@@ -27,7 +28,8 @@ class RunSummaryHook(Hook):
             runner.logger.info(line)
 
     def after_train(self, runner: Runner) -> None:
-        """Log what there is now."""
+        """Log what there is now, when the last checkpoint is on the disk."""
+        wait_for_writes()
         lines = [
             ('best', f'{metric} {score:.2f} in {from_here(path)}')
             for metric, score, path in best_checkpoints(runner)

@@ -72,6 +72,13 @@ class SpeedHook(Hook):
             shard_run(runner, self.block_types)
         # 5. DDP, instead of 4: mmengine has wrapped the whole model when it built the runner.
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Shard again what an evaluation has gathered, before EMAHook swaps parameters."""
+        if isinstance(runner.model, FullyShard):
+            runner.model.release()
+
+    after_test_epoch = after_val_epoch
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Distribute what is loaded into a model that is sharded already."""
         if isinstance(runner.model, FullyShard) and is_sharded(runner.model.module):

@@ -14,11 +14,12 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from mmslip.engine.mmengine_compat import averages_of, follow_parameters, surround_saving
+from mmslip.models import SLIP
 from mmslip.models.blocks import find_blocks
 from mmslip.registry import MODEL_WRAPPERS
 
@@ -91,12 +92,33 @@ class FullyShard(nn.Module):
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: dict) -> list:
-        """That of the model."""
+        """That of the model, which is gathered until :meth:`release`.
+
+        Batches of an evaluation differ between processes: the text tower runs where there are
+        captions, and in as many slices as these fill. To gather block by block, all processes have
+        to run the same ones.
+        """
+        self._gather()
         return self.module.val_step(data)
 
     def test_step(self, data: dict) -> list:
-        """That of the model."""
+        """As :meth:`val_step`."""
+        self._gather()
         return self.module.test_step(data)
+
+    def _gather(self) -> None:
+        for part in self._sharded_parts():
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()  # nothing, where it is gathered already
+
+    def release(self) -> None:
+        """End an evaluation: parameters are sharded again."""
+        for part in self._sharded_parts():
+            part.set_reshard_after_forward(self.reshard_after_forward, recurse=False)
+            part.reshard()
+
+    def _sharded_parts(self) -> list[FSDPModule]:
+        return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
 
     def shard(self, model: nn.Module, block_types: Sequence[str] = ()) -> None:
         """Shard ``model``, this wrapper's or one of the same structure, in place.
@@ -139,6 +161,11 @@ def shard_run(runner: Runner, block_types: Sequence[str] = ()) -> None:
         runner.model.shard(model, block_types)
     for average in averages:
         follow_parameters(average)
+    if isinstance(models[0], SLIP):
+        # FSDP takes what runs first for the whole model, and a validation before training begins
+        # with the text tower. Without input nothing runs.
+        with torch.no_grad():
+            models[0]({}, mode='tensor')
     params = dict(models[0].named_parameters())
     _replace(optimizer, lambda param: params[names[param]])
 
