@@ -203,6 +203,11 @@ def _remarks(found: Survey, ssl: bool) -> Iterator[str]:
         yield (
             f'{len(found.missing):,} images are missing and left out, such as {found.missing[0]}'
         )
+    if found.faulty:
+        yield (
+            f'{len(found.faulty):,} samples cannot be read and are left out, such as '
+            f'{found.faulty[0].rstrip(".")}'
+        )
     if found.unreadable:
         yield (
             f'{len(found.unreadable):,} of {found.looked:,} images cannot be read and are left '

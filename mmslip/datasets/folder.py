@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmslip.datasets.base import CaptionedDataset
-from mmslip.datasets.io.captions import read_caption
+from mmslip.datasets.io.captions import read_captions
 from mmslip.datasets.io.folder import class_of, list_images
 from mmslip.datasets.io.presence import missing_files
 from mmslip.registry import DATASETS
@@ -21,7 +21,7 @@ class FolderDataset(CaptionedDataset):
 
     Hidden names are left out and links followed once, see
     :func:`mmslip.datasets.io.folder.list_images`. The caption of ``a/1.jpg`` is ``a/1.txt``, read
-    when the image is.
+    when the image is; a blank file is none.
 
     Args:
         data_root: The folder, or one that ``data_prefix`` is relative to.
@@ -104,6 +104,7 @@ class FolderDataset(CaptionedDataset):
     def get_data_info(self, idx: int) -> dict:
         """Path of an image, and its caption where it has one."""
         info = super().get_data_info(idx)
-        if path := info.pop('text_path', None):
-            info['text'] = [read_caption(path)]
+        path = info.pop('text_path', None)
+        if path and (captions := read_captions(path, self.captions)):
+            info['text'] = captions
         return info

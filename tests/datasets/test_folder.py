@@ -136,7 +136,10 @@ def test_captions_beside_images(put: Callable, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'b.txt is not UTF-8 .*convert it'):
         dataset.get_data_info(2)
     (tmp_path / 'b.txt').write_text(' ')
-    with pytest.raises(ValueError, match=r'b.txt is empty: fill it in'):
+    assert 'text' not in dataset.get_data_info(2)
+    (tmp_path / 'a' / '2.txt').write_text('zwei')
+    dataset = FolderDataset(str(tmp_path), captions='required')
+    with pytest.raises(ValueError, match=r"b.txt is empty: fill it in, .* captions='optional'"):
         dataset.get_data_info(2)
 
 
