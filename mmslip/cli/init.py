@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = make_plan(found, machine, *choices)
         if args.short_side:
             config = _shrink(dataset, found, path, args.short_side)
+            dataset = DATASETS.build({'captions': 'optional', **config, 'pipeline': []})
     if found.bare or not found.captions:
         config['captions'] = 'optional' if found.captions else 'ignored'
     elif config['type'] == 'mmslip.FolderDataset':  # which would ignore them
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if found.held_out or found.left_out or found.bare:
         split = path.with_name(f'{path.stem}_split.json').absolute()
         lists = dict(held_out=found.held_out, bare=found.bare, left_out=set(found.left_out))
-        write_split(split, found.rows, **lists)
+        write_split(split, found.rows, dataset.digest_of_images(), **lists)
     text = render(path, config, found, plan, machine, split, start, vocabulary)
     path.write_text(text, encoding='utf-8')
     _say(f'{path}: {title_of(found, plan)}')

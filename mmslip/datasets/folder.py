@@ -88,7 +88,7 @@ class FolderDataset(CaptionedDataset):
 
     def _find_captions(self, records: list[dict], folder: Path) -> None:
         """Note the text files that lie beside images."""
-        paths = [f'{os.path.splitext(record["img_path"])[0]}.txt' for record in records]
+        paths = [_text_path(record['img_path']) for record in records]
         missing = missing_files(paths)
         if len(missing) == len(paths) or (missing and self.captions == 'required'):
             raise ValueError(
@@ -99,12 +99,17 @@ class FolderDataset(CaptionedDataset):
         absent = set(missing)
         for record, path in zip(records, paths, strict=True):
             if path not in absent:
-                record['text_path'] = path
+                record['captioned'] = True
 
     def get_data_info(self, idx: int) -> dict:
         """Path of an image, and its caption where it has one."""
         info = super().get_data_info(idx)
-        path = info.pop('text_path', None)
-        if path and (captions := read_captions(path, self.captions)):
-            info['text'] = captions
+        if info.pop('captioned', False):
+            captions = read_captions(_text_path(info['img_path']), self.captions)
+            if captions:
+                info['text'] = captions
         return info
+
+
+def _text_path(image: str) -> str:
+    return f'{os.path.splitext(image)[0]}.txt'

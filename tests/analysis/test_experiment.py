@@ -102,6 +102,25 @@ def test_survey(make_pairs: Callable[..., Path]) -> None:
     assert found.left_out == []
 
 
+def test_data_that_grows_keeps_what_is_held_out(make_pairs: Callable[..., Path]) -> None:
+    root = make_pairs(200, captions=1)
+    table = root / 'pairs.jsonl'
+    lines = table.read_text().splitlines(keepends=True)
+
+    def held_out(kept: list[str]) -> set[str]:
+        table.write_text(''.join(kept))
+        dataset = dataset_of(root)
+        rows = survey(dataset).held_out
+        return {Path(dataset.get_data_info(row)['img_path']).name for row in rows}
+
+    before = held_out(lines[20:])
+    after = held_out(lines)  # twenty more, in front of the others
+    new = {json.loads(line)['image'] for line in lines[:20]}
+    assert (len(before), len(after)) == (18, 20)
+    assert len(before - after) <= 2
+    assert len(after - before - new) <= 2
+
+
 def test_what_is_left_out_trains_no_half(make_pairs: Callable[..., Path]) -> None:
     """An image without a caption is bare only where it can be read and is no one's test image."""
     root = make_pairs(40)

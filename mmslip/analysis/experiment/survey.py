@@ -130,7 +130,7 @@ def survey(
     Held out are samples with a caption whose image is byte for byte no other's, and of which no two
     have a caption in common: a tenth, at most 1,000, and none where there are fewer than eight; or,
     where the table has a column ``split``, its validation part (the test part, if there is none). A
-    test part is left out of training.
+    test part is left out of training. A sample is chosen by what it is, not by its place.
 
     Args:
         dataset: Built with ``captions='optional'``, or ``'ignored'`` where there are none.
@@ -260,6 +260,20 @@ class _Rows:
     def _digest_of(self, row: int) -> bytes:
         return self._seen[row][1] if row in self._seen else _digest(self.image(row)[1])
 
+    def shuffle(self, rows: Sequence[int]) -> list[int]:
+        """Rows in the order of a digest of what each is: rows that come or go leave the others so.
+
+        Thus a look at grown data holds out what was held out before, and little that a model which
+        training goes on from has seen.
+        """
+
+        def digest(row: int) -> bytes:
+            if row in self._seen:  # Parquet's, which know themselves by their place alone
+                return self._seen[row][1]
+            return _digest(self.dataset.identify(row).encode(errors='surrogatepass'))
+
+        return sorted(rows, key=digest)
+
     def find_copies(
         self, found: Survey, usable: np.ndarray, texts: _Captions, track: Callable
     ) -> None:
@@ -267,7 +281,7 @@ class _Rows:
         absent = set(found.left_out)
         number = len(found.held_out) or min(1000, max(usable.sum() // 10, 16), usable.sum() // 4)
         candidates = found.held_out or np.flatnonzero(usable).tolist()
-        candidates = [int(row) for row in self.random.permutation(candidates)]
+        candidates = self.shuffle(candidates)
         too_many = len(self.paths) > _MANY
         compared = sorted(candidates[: 2 * number]) if too_many else range(found.rows)
         sizes = defaultdict(list)
