@@ -76,6 +76,8 @@ class EmbeddingInferencer(SLIPInferencer):
         """
         if file_format not in _WRITERS:
             raise ValueError(f"The format must be 'parquet' or 'npy', not {file_format!r}.")
+        if block_size < 1:
+            raise ValueError(f'A part has one image or more (block_size), not {block_size}.')
         if feature == 'image_feat':
             self.require_text()
         if file_format == 'parquet':

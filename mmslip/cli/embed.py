@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mmslip.apis import EmbeddingInferencer
 from mmslip.cli.errors import plain_errors
 from mmslip.cli.inference import add_model_arguments, add_reading_arguments
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='in the joint space, or before the projection (default: the first, if there is one)',
     )
     parser.add_argument(
-        '--block-size', type=int, default=10_000, help='images of a part (default: 10000)'
+        '--block-size', type=at_least(1), default=10_000, help='images of a part (default: 10000)'
     )
     add_reading_arguments(parser)
     return parser.parse_args(arguments)

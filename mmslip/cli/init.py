@@ -16,7 +16,7 @@ from mmslip.analysis.experiment.vocabulary import make_vocabulary
 from mmslip.analysis.experiment.write import render, title_of
 from mmslip.apis.base import progress
 from mmslip.cli.errors import plain_errors
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 from mmslip.datasets import ParquetDataset
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.io.split import write_split
@@ -52,7 +52,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder that image paths in the table are relative to')
     parser.add_argument('--image-key', metavar='COLUMN', help='column of images')
     parser.add_argument('--caption-keys', nargs='+', metavar='COLUMN', help='columns of captions')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='side of the views')
+    parser.add_argument(
+        '--image-size', type=at_least(1), metavar='PIXELS', help='side of the views'
+    )
     parser.add_argument(
         '--arch', choices=ARCHITECTURES, help='image tower; by default by the data and the machine'
     )
@@ -70,13 +72,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--unlocked-groups',
-        type=int,
+        type=at_least(0),
         metavar='N',
         help='with --from: of each tower, train the last N blocks alone (default: all)',
     )
     parser.add_argument(
         '--short-side',
-        type=int,
+        type=at_least(1),
         metavar='PIXELS',
         help=f'write larger images once so small (JPEG, quality {_QUALITY}) and train on those',
     )
