@@ -220,6 +220,12 @@ def _remarks(found: Survey, ssl: bool) -> Iterator[str]:
         used = ssl and share_of_bare(found)
         use = 'they train the self-supervised half' if used else 'they are left out'
         yield f'{len(found.bare):,} images have no caption: {use}'
+    if found.unlisted and ssl:
+        yield (
+            f'{len(found.unlisted):,} images lie beside those of the table and are not in it, such '
+            f'as {found.unlisted[0]}: a row without a caption makes one train the self-supervised '
+            'half'
+        )
     if found.copies:
         yield f'{found.copies:,} images are copies of another, byte for byte'
     if found.repeated > 0.05:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _CAPTION_KEYS = (
     *('title', 'alt_text', 'alt', 'report', 'findings', 'prompt'),
 )
 _SHARDS = ('.tar', '.tar.gz', '.tgz')
-_MOST_FOLDERS = 100
+_MOST_FOLDERS, _MOST_ROWS = 100, 1000
 
 
 def recognise(
@@ -88,7 +89,8 @@ def find_images(
         key = _image_key(images, [*images, *texts], where, image_key)
         return dict(type='mmslip.ParquetDataset', files=str(path), image_key=key)
     rows = _first_rows(path)
-    key = _image_key(list(rows[0]), list(rows[0]), str(path), image_key)
+    columns = _columns_in(rows)
+    key = _image_key(columns, columns, str(path), image_key)
     folder = dict(img_path=str(_image_folder(path, rows, key, images)))
     return dict(
         type='mmslip.ImageTextDataset', ann_file=str(path), data_prefix=folder, image_key=key
@@ -130,15 +132,18 @@ def _is_table(path: Path) -> bool:
     if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
         return False
     try:
-        _, row = next(read_rows(path))
-        return bool(_choose(row, _IMAGE_KEYS) and _choose(row, _CAPTION_KEYS))
-    except (ValueError, StopIteration):
+        columns = _columns_in(row for _, row in islice(read_rows(path), _MOST_ROWS))
+    except ValueError:
         return False
+    return bool(_choose(columns, _IMAGE_KEYS) and _choose(columns, _CAPTION_KEYS))
 
 
 def _of_table(path: Path, images: str | Path | None, keys: dict) -> dict[str, Any]:
     rows = _first_rows(path)
-    keys = _keys_of(list(rows[0]), list(rows[0]), str(path), keys)
+    columns = _columns_in(rows)
+    if not _choose(columns, _CAPTION_KEYS):  # in JSON, an image without may lack the column
+        columns = _columns_in(row for _, row in read_rows(path))
+    keys = _keys_of(columns, columns, str(path), keys)
     folder = _image_folder(path, rows, keys['image_key'], images).absolute()
     config = dict(type='mmslip.ImageTextDataset', ann_file=str(path))
     return dict(config, data_prefix=dict(img_path=str(folder)), **_unusual(keys))
@@ -149,6 +154,10 @@ def _first_rows(path: Path) -> list[dict]:
     if not rows:
         raise ValueError(f'{path} has no rows.')
     return rows
+
+
+def _columns_in(rows: Iterable[dict]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _image_folder(path: Path, rows: list[dict], key: str, images: str | Path | None) -> Path:
@@ -174,14 +183,26 @@ def _image_folder(path: Path, rows: list[dict], key: str, images: str | Path | N
 
 def _of_shards(pattern: Path, caption_keys: Sequence[str] | None) -> dict[str, Any]:
     config = dict(type='mmslip.ShardDataset', shards=str(pattern))
-    first = ShardDataset(str(expand_patterns(str(pattern), '', '--data')[0]), captions='ignored')
-    record = BaseDataset.get_data_info(first, 0)  # without its image
-    if not caption_keys and 'json' in record['members']:
-        content = parse_json(first.read_member(record, 'json'), f'{first.shards[0]}, first .json')
-        caption_keys = _choose(content if isinstance(content, dict) else {}, _CAPTION_KEYS)
-    elif not caption_keys and 'txt' not in record['members']:
-        config['captions'] = 'ignored'
-    return dict(config, **_unusual(dict(caption_keys=caption_keys or ['caption'])))
+    caption_keys = caption_keys or _keys_of_shards(pattern)
+    if caption_keys is None:
+        return dict(config, captions='ignored')
+    return dict(config, **_unusual(dict(caption_keys=caption_keys)))
+
+
+def _keys_of_shards(pattern: Path) -> list[str] | None:
+    """Keys of captions, by the first sample that may have one; None if there is no such sample."""
+    for shard in expand_patterns(str(pattern), '', '--data'):
+        dataset = ShardDataset(str(shard), captions='ignored')
+        for place in range(len(dataset)):
+            record = BaseDataset.get_data_info(dataset, place)  # without its image
+            content = None
+            if 'json' in record['members']:
+                with suppress(ValueError):  # a bad sample, told by who visits it
+                    content = parse_json(dataset.read_member(record, 'json'), '')
+            keys = _choose(content if isinstance(content, dict) else {}, _CAPTION_KEYS)
+            if keys or 'txt' in record['members']:
+                return keys or ['caption']
+    return None
 
 
 def _of_parquet(pattern: Path, keys: dict) -> dict[str, Any]:

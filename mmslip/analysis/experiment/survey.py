@@ -25,7 +25,7 @@ from mmslip.datasets import (
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.io.contents import read_file
 from mmslip.datasets.io.decode import UndecodableError, check_image, decode_image
-from mmslip.datasets.io.presence import missing_files
+from mmslip.datasets.io.presence import missing_files, unlisted_images
 from mmslip.datasets.io.rows import read_rows
 from mmslip.datasets.io.tar_sample import require_image
 from mmslip.datasets.text.vocabulary import count_words
@@ -65,6 +65,7 @@ class Survey:
         broken: Samples whose caption cannot be read, or whose image is missing, or was looked at
             and is no whole one.
         missing: Image files that are not there.
+        unlisted: Images that lie beside those of the data set and are none of it.
         faulty: Samples whose caption cannot be read, or whose row cannot, and why.
         unreadable: Of the images that were looked at, those that are no whole ones, and why.
         looked: Number of images that were looked at.
@@ -89,6 +90,7 @@ class Survey:
     left_out: list[int] = field(default_factory=list)
     broken: list[int] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked: int = 0
@@ -337,6 +339,8 @@ def _look_at_images(rows: _Rows, found: Survey, track: Callable) -> None:
     absent = set(missing_files(rows.paths))
     gone = [row for row, path in enumerate(rows.paths) if path in absent]
     found.missing = [rows.paths[row] for row in gone]
+    if len(rows.paths) <= _MANY:
+        found.unlisted = unlisted_images(rows.paths)
     left = {*found.broken, *gone}
     found.broken = sorted(left)
     some = [int(row) for row in rows.random.permutation(found.rows)[:_SAMPLE] if row not in left]
