@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmslip.apis.model import init_model
-from mmslip.apis.sources import ImageFiles, open_source
-from mmslip.datasets import FolderDataset, require_fit
+from mmslip.apis.sources import open_images
+from mmslip.datasets import require_fit
 from mmslip.evaluation import default_tokenizer, stated_tokenizer
 from mmslip.models import SLIP
 from mmslip.registry import TOKENIZERS, TRANSFORMS
@@ -99,9 +99,7 @@ class SLIPInferencer(BaseInferencer):
             if isinstance(item, np.ndarray):
                 images.append(item)
             else:
-                source = open_source(item)
-                if not isinstance(source, ImageFiles | FolderDataset):
-                    raise ValueError(f'{item} is no image file and no folder of images.')
+                source = open_images(item)
                 images += [source.get_data_info(place)['img_path'] for place in range(len(source))]
         return images
 

@@ -50,6 +50,7 @@ class EmbeddingInferencer(SLIPInferencer):
         block_size: int = 10_000,
         batch_size: int = 32,
         num_workers: int = 0,
+        image_key: str | None = None,
     ) -> dict[str, int]:
         """Embed.
 
@@ -59,10 +60,11 @@ class EmbeddingInferencer(SLIPInferencer):
             out_dir: Folder of the parts.
             file_format: ``'parquet'`` or ``'npy'``.
             feature: ``'image_feat'`` or ``'backbone_feat'``, as for :meth:`embed`.
-            image_root: Folder that the paths in a table are relative to.
+            image_root: Folder that the paths in a table are relative to, see the same.
             block_size: Images of a part: what an interruption loses at most.
             batch_size: Images of one pass.
             num_workers: Processes that read images.
+            image_key: Column of images of a table or Parquet files, likewise.
 
         Returns:
             How many ``images`` were embedded, how many are ``bad``, and the number of ``parts``.
@@ -74,11 +76,13 @@ class EmbeddingInferencer(SLIPInferencer):
         """
         if file_format not in _WRITERS:
             raise ValueError(f"The format must be 'parquet' or 'npy', not {file_format!r}.")
+        if block_size < 1:
+            raise ValueError(f'A part has one image or more (block_size), not {block_size}.')
         if feature == 'image_feat':
             self.require_text()
         if file_format == 'parquet':
             _pyarrow()  # before an hour of work
-        source, folder = open_source(inputs, image_root), Path(out_dir)
+        source, folder = open_source(inputs, image_root, image_key), Path(out_dir)
         job = dict(
             model=self.identity(),
             feature=feature,

@@ -7,16 +7,17 @@ from typing import Any
 
 from mmslip.datasets import (
     FolderDataset,
-    ImageTextDataset,
-    ParquetDataset,
     ShardDataset,
     TableDataset,
 )
 from mmslip.datasets.io.folder import list_images
 from mmslip.datasets.io.rows import TABLE_SUFFIXES
+from mmslip.datasets.recognise import find_images
 from mmslip.registry import DATASETS
 
-__all__ = ['ImageFiles', 'list_images', 'open_source']
+__all__ = ['ImageFiles', 'list_images', 'open_images', 'open_source']
+
+_SHARDS = ('.tar', '.tgz', '.tar.gz')
 
 
 class ImageFiles:
@@ -37,7 +38,24 @@ class ImageFiles:
         return dict(img_path=self.paths[index], sample_idx=index)
 
 
-def open_source(inputs: Any, image_root: str | Path = '') -> Any:
+def open_images(inputs: str | Path) -> ImageFiles | FolderDataset:
+    """A data set of one image file, or of those of a folder and what lies below it.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ValueError: It is something else, or the folder holds no image.
+    """
+    path = Path(inputs)
+    if path.is_dir():
+        return FolderDataset(str(path))
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no image or folder {path}.')
+    if path.name.lower().endswith((*_SHARDS, '.parquet', *TABLE_SUFFIXES)):
+        raise ValueError(f'{path} is no image file and no folder of images.')
+    return ImageFiles([path])
+
+
+def open_source(inputs: Any, image_root: str | Path = '', image_key: str | None = None) -> Any:
     """A data set of images: it has a length and ``get_data_info``.
 
     Args:
@@ -45,31 +63,33 @@ def open_source(inputs: Any, image_root: str | Path = '') -> Any:
             file, see :func:`mmslip.datasets.io.rows.read_rows`, or the folder of a
             ``CaptionTable``); Parquet files or tar shards, as a pattern with ``*`` and
             ``{000..012}``; a list of image files; or the config of a data set.
-        image_root: Folder that the paths in a table are relative to.
+        image_root: Folder that the paths in a table are relative to; by default that of a text
+            file, or one in it, in which the first images are.
+        image_key: Column of images of a text file or Parquet files; by default one of the usual
+            names.
 
     Raises:
-        FileNotFoundError: There is nothing.
-        ValueError: The folder or table holds no image, or is damaged.
+        FileNotFoundError: There is nothing, or none of the first images of a text file.
+        ValueError: The folder or table holds no image, or is damaged; or no column has a usual
+            name.
     """
     if isinstance(inputs, dict):
         return DATASETS.build(dict(inputs, pipeline=[]))
     if isinstance(inputs, list | tuple):
         return ImageFiles(inputs)
-    path, table = Path(inputs), dict(data_prefix=dict(img_path=str(image_root)), captions='ignored')
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        if _is_caption_table(path):
-            return TableDataset(str(path), **table)
-        return FolderDataset(str(path))
-    if suffix in ('.tar', '.tgz') or path.name.lower().endswith('.tar.gz'):
+    path = Path(inputs)
+    name = path.name.lower()
+    if _is_caption_table(path):
+        prefix = dict(img_path=str(image_root))
+        return TableDataset(str(path), data_prefix=prefix, captions='ignored')
+    if not path.is_dir() and name.endswith(_SHARDS):
         return ShardDataset(str(path), captions='ignored')
-    if suffix == '.parquet':
-        return ParquetDataset(str(path), captions='ignored')
-    if not path.is_file():
+    if name.endswith('.parquet') or (path.is_file() and name.endswith(TABLE_SUFFIXES)):
+        config = find_images(path, image_root or None, image_key)
+        return DATASETS.build(dict(config, captions='ignored', pipeline=[]))
+    if not path.exists():
         raise FileNotFoundError(f'There is no image, folder or table {path}.')
-    if suffix in TABLE_SUFFIXES:
-        return ImageTextDataset(str(path), **table)
-    return ImageFiles([path])
+    return open_images(path)
 
 
 def _is_caption_table(folder: Path) -> bool:

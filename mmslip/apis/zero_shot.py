@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmslip.apis.base import Image, SLIPInferencer, stated_templates
+from mmslip.datasets.io.captions import as_list
 from mmslip.datasets.tasks import Task, first_of_name, load_task
 from mmslip.evaluation import ClassEmbedder, score_classes
 
@@ -78,8 +79,9 @@ class ZeroShotClassificationInferencer(SLIPInferencer):
         if (labels is None) == (task is None):
             raise ValueError('Give `labels` or `task`.')
         if task is None:
-            task = dict(name='labels', classes=list(labels))
-            task['templates'] = list(templates or self.templates)
+            labels = as_list(labels)
+            task = dict(name='labels', classes=labels)
+            task['templates'] = as_list(templates or self.templates)
             if len(labels) < 2:
                 raise ValueError('Give two labels or more: the closest of them names an image.')
             for number, first in enumerate(first_of_name(labels)):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mmslip.analysis import over_epochs, watch
 from mmslip.cli.config import add_config_arguments, apply_checked, read_config
 from mmslip.cli.errors import plain_errors
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 from mmslip.cli.setting_errors import name_settings
 from mmslip.datasets import StreamDataset, collate
 from mmslip.datasets.transforms.load_image import LoadImage
@@ -32,7 +32,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_config_arguments(parser)
     parser.add_argument('--out', default='samples.png', help='picture to write')
-    parser.add_argument('--samples', type=int, default=6, help='number of samples')
+    parser.add_argument('--samples', type=at_least(1), default=6, help='number of samples')
     return parser.parse_args(arguments)
 
 

@@ -24,7 +24,7 @@ from mmslip.cli.inference import (
     save_json,
     save_picture,
 )
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -47,7 +47,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar='TEXT',
         help="prompts with {} for the label (default: the config's, or 'a photo of a {}.')",
     )
-    parser.add_argument('--topk', type=int, default=5, help='labels of an image (default: 5)')
+    parser.add_argument(
+        '--topk', type=at_least(1), default=5, help='labels of an image (default: 5)'
+    )
     parser.add_argument('--json', metavar='FILE', help='write the results')
     parser.add_argument('--out', metavar='PICTURE', help='draw images and labels (.png, .jpg)')
     add_reading_arguments(parser)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmslip.cli.errors import plain_errors
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 from mmslip.weights import FORMATS, ImportedModel, export_weights, import_weights
 
 _WAYS = dict(even='to the even one', down='down')
@@ -45,7 +45,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='of weights of open_clip that come without a .json',
     )
     parser.add_argument(
-        '--image-size', type=int, help='interpolate the position embeddings to this image size'
+        '--image-size',
+        type=at_least(1),
+        help='interpolate the position embeddings to this image size',
     )
     parser.add_argument('--pth', action='store_true', help='write a model.pth as well')
     return parser.parse_args(arguments)

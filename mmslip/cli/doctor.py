@@ -21,7 +21,7 @@ from mmslip import analysis
 from mmslip.analysis import Finding
 from mmslip.cli.config import add_config_arguments, apply_checked, read_config
 from mmslip.cli.errors import one_line, plain_errors
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 from mmslip.cli.setting_errors import name_settings
 from mmslip.datasets import StreamDataset
 from mmslip.engine import captioned_rows, check_batches
@@ -40,10 +40,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_config_arguments(parser)
     parser.add_argument(
-        '--gpus', type=int, default=1, help='number of processes the job will have (default: 1)'
+        '--gpus',
+        type=at_least(1),
+        default=1,
+        help='number of processes the job will have (default: 1)',
     )
     parser.add_argument(
-        '--samples', type=int, default=1000, help='captions examined, and images at most'
+        '--samples', type=at_least(1), default=1000, help='captions examined, and images at most'
     )
     parser.add_argument(
         '--seconds', type=float, default=10, help='time for each measurement of speed'

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mmslip.apis import EmbeddingInferencer
 from mmslip.cli.errors import plain_errors
 from mmslip.cli.inference import add_model_arguments, add_reading_arguments
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -24,7 +24,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('out_dir', help='folder of the parts')
     parser.add_argument(
-        '--images', metavar='FOLDER', default='', help='what the paths in a table are relative to'
+        '--images',
+        metavar='FOLDER',
+        default='',
+        help='what the paths in a table are relative to (default: a usual folder beside it)',
+    )
+    parser.add_argument(
+        '--image-key', metavar='COLUMN', help='column of the images in a table or Parquet files'
     )
     parser.add_argument('--format', choices=['parquet', 'npy'], default='parquet')
     parser.add_argument(
@@ -33,7 +39,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='in the joint space, or before the projection (default: the first, if there is one)',
     )
     parser.add_argument(
-        '--block-size', type=int, default=10_000, help='images of a part (default: 10000)'
+        '--block-size', type=at_least(1), default=10_000, help='images of a part (default: 10000)'
     )
     add_reading_arguments(parser)
     return parser.parse_args(arguments)
@@ -52,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         block_size=args.block_size,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
+        image_key=args.image_key,
     )
     bad = f'; {done["bad"]} cannot be read: {args.out_dir}/bad_images.jsonl' if done['bad'] else ''
     print(f'{args.out_dir}: {done["images"]} images in {done["parts"]} parts{bad}')

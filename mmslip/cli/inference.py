@@ -13,6 +13,7 @@ import mmcv
 import numpy as np
 
 from mmslip.apis.index import folder_of, was_moved
+from mmslip.cli.parser import at_least
 from mmslip.datasets.io.faults import BadSampleError
 from mmslip.datasets.io.json_text import parse_json
 from mmslip.datasets.transforms.load_image import LoadImage
@@ -55,10 +56,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of reading: batch and workers."""
     parser.add_argument(
-        '--batch-size', type=int, default=32, help='images of one pass (default: 32)'
+        '--batch-size', type=at_least(1), default=32, help='images of one pass (default: 32)'
     )
     parser.add_argument(
-        '--num-workers', type=int, default=0, help='processes that read images (default: none)'
+        '--num-workers',
+        type=at_least(0),
+        default=0,
+        help='processes that read images (default: none)',
     )
 
 

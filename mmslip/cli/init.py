@@ -16,7 +16,7 @@ from mmslip.analysis.experiment.vocabulary import make_vocabulary
 from mmslip.analysis.experiment.write import render, title_of
 from mmslip.apis.base import progress
 from mmslip.cli.errors import plain_errors
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 from mmslip.datasets import ParquetDataset
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.io.split import write_split
@@ -52,7 +52,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder that image paths in the table are relative to')
     parser.add_argument('--image-key', metavar='COLUMN', help='column of images')
     parser.add_argument('--caption-keys', nargs='+', metavar='COLUMN', help='columns of captions')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='side of the views')
+    parser.add_argument(
+        '--image-size', type=at_least(1), metavar='PIXELS', help='side of the views'
+    )
     parser.add_argument(
         '--arch', choices=ARCHITECTURES, help='image tower; by default by the data and the machine'
     )
@@ -70,13 +72,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--unlocked-groups',
-        type=int,
+        type=at_least(0),
         metavar='N',
         help='with --from: of each tower, train the last N blocks alone (default: all)',
     )
     parser.add_argument(
         '--short-side',
-        type=int,
+        type=at_least(1),
         metavar='PIXELS',
         help=f'write larger images once so small (JPEG, quality {_QUALITY}) and train on those',
     )
@@ -109,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = make_plan(found, machine, *choices)
         if args.short_side:
             config = _shrink(dataset, found, path, args.short_side)
+            dataset = DATASETS.build({'captions': 'optional', **config, 'pipeline': []})
     if found.bare or not found.captions:
         config['captions'] = 'optional' if found.captions else 'ignored'
     elif config['type'] == 'mmslip.FolderDataset':  # which would ignore them
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if found.held_out or found.left_out or found.bare:
         split = path.with_name(f'{path.stem}_split.json').absolute()
         lists = dict(held_out=found.held_out, bare=found.bare, left_out=set(found.left_out))
-        write_split(split, found.rows, **lists)
+        write_split(split, found.rows, dataset.digest_of_images(), **lists)
     text = render(path, config, found, plan, machine, split, start, vocabulary)
     path.write_text(text, encoding='utf-8')
     _say(f'{path}: {title_of(found, plan)}')
@@ -203,6 +206,11 @@ def _remarks(found: Survey, ssl: bool) -> Iterator[str]:
         yield (
             f'{len(found.missing):,} images are missing and left out, such as {found.missing[0]}'
         )
+    if found.faulty:
+        yield (
+            f'{len(found.faulty):,} samples cannot be read and are left out, such as '
+            f'{found.faulty[0].rstrip(".")}'
+        )
     if found.unreadable:
         yield (
             f'{len(found.unreadable):,} of {found.looked:,} images cannot be read and are left '
@@ -212,6 +220,12 @@ def _remarks(found: Survey, ssl: bool) -> Iterator[str]:
         used = ssl and share_of_bare(found)
         use = 'they train the self-supervised half' if used else 'they are left out'
         yield f'{len(found.bare):,} images have no caption: {use}'
+    if found.unlisted and ssl:
+        yield (
+            f'{len(found.unlisted):,} images lie beside those of the table and are not in it, such '
+            f'as {found.unlisted[0]}: a row without a caption makes one train the self-supervised '
+            'half'
+        )
     if found.copies:
         yield f'{found.copies:,} images are copies of another, byte for byte'
     if found.repeated > 0.05:

@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmslip.apis.base import stated_templates, test_pipeline_of
 from mmslip.cli.inference import read_labels
+from mmslip.cli.parser import at_least
 from mmslip.datasets import CIFAR
 from mmslip.datasets.io.folder import class_of, is_hidden, list_images
 from mmslip.datasets.recognise import recognise
@@ -78,11 +79,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompts with {} for the name (default: those of CONFIG, or 'a photo of a {}.')",
     )
     own.add_argument(
-        '--batch-size', type=int, help='images of one pass (default: as CONFIG evaluates, or 64)'
+        '--batch-size',
+        type=at_least(1),
+        help='images of one pass (default: as CONFIG evaluates, or 64)',
     )
     own.add_argument(
         '--num-workers',
-        type=int,
+        type=at_least(0),
         help='processes that read images (default: as CONFIG evaluates, or up to 4)',
     )
 

@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mmslip.cli.errors import DEBUG, wait_for_first
 
-__all__ = ['CommandParser']
+__all__ = ['CommandParser', 'at_least']
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -31,6 +32,21 @@ class CommandParser(argparse.ArgumentParser):
         """End with the usage and a message, said by the first process of a job."""
         wait_for_first()
         super().error(message)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an argument: a whole number from ``least`` on; another one is a usage error."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f'{text} is no whole number from {least} on')
+        return number
+
+    return parse
 
 
 class _Debug(argparse.Action):

@@ -27,7 +27,7 @@ from mmslip.cli.inference import (
     save_json,
     save_picture,
 )
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -43,7 +43,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--index', type=Path, help='folder of the index (default: one in work_dirs/index)'
     )
-    parser.add_argument('--topk', type=int, default=8, help='images found for each (default: 8)')
+    parser.add_argument(
+        '--topk', type=at_least(1), default=8, help='images found for each (default: 8)'
+    )
     parser.add_argument('--json', metavar='FILE', help='write the results')
     parser.add_argument('--out', metavar='PICTURE', help='draw what was found (.png, .jpg)')
     parser.add_argument(

@@ -25,7 +25,7 @@ from mmslip.cli.inference import (
     read_small,
     split_labels,
 )
-from mmslip.cli.parser import CommandParser
+from mmslip.cli.parser import CommandParser, at_least
 
 try:
     import gradio
@@ -47,9 +47,13 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--index', type=Path, help='folder of the index (default: one in work_dirs/index)'
     )
     parser.add_argument('--host', default='127.0.0.1', help='address to serve at')
-    parser.add_argument('--port', type=int, default=7860)
+    parser.add_argument('--port', type=at_least(0), default=7860)
     parser.add_argument(
-        '--max-upload', type=int, default=20, metavar='MB', help='of an image (default: 20 MB)'
+        '--max-upload',
+        type=at_least(1),
+        default=20,
+        metavar='MB',
+        help='of an image (default: 20 MB)',
     )
     add_reading_arguments(parser)
     return parser.parse_args(arguments)

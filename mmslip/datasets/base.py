@@ -14,7 +14,7 @@ from mmslip.datasets.io.faults import BadSampleError, BadSamples
 from mmslip.datasets.io.split import read_split
 from mmslip.datasets.sampler import Visit
 from mmslip.datasets.transforms.load_image import LoadImage
-from mmslip.utils import seeded
+from mmslip.utils import digest_of_texts, seeded, spread
 
 __all__ = ['CaptionedDataset', 'check_captions', 'identify_record', 'load_picture']
 
@@ -73,7 +73,8 @@ class CaptionedDataset(BaseDataset):
             return
         self.load_all()
         if self.subset is not None:
-            self.get_subset_(read_split(self.subset['split'], self.subset['part'], len(self)))
+            split, part = self.subset['split'], self.subset['part']
+            self.get_subset_(read_split(split, part, len(self), self.digest_of_images()))
 
     def load_all(self) -> None:
         """Read the data set; after it, samples can be asked for."""
@@ -145,6 +146,14 @@ class CaptionedDataset(BaseDataset):
         """What a sample is known by, wherever the data set lies, without reading its image."""
         return identify_record(self, index)
 
+    def identify_image(self, index: int) -> str:
+        """The same of its image, whatever the captions are."""
+        return identify_record(self, index, captions=False)
+
+    def digest_of_images(self) -> str:
+        """A digest of what some hundred of the images are known by, the first and last included."""
+        return digest_of_texts(map(self.identify_image, spread(range(len(self)))))
+
     def load_image(self, index: int) -> np.ndarray:
         """The stored image, RGB uint8 ``(H, W, 3)``, for looking at."""
         return load_picture(self, index)
@@ -155,9 +164,14 @@ def load_picture(dataset: BaseDataset, index: int) -> np.ndarray:
     return mmcv.bgr2rgb(LoadImage()(dataset.get_data_info(index))['img'])
 
 
-def identify_record(dataset: BaseDataset, index: int) -> str:
-    """The entry of mmengine's data list as text, its image relative to the folder of images."""
+def identify_record(dataset: BaseDataset, index: int, captions: bool = True) -> str:
+    """The entry of mmengine's data list as text, its image relative to the folder of images.
+
+    Its place in the list is no part of it, and captions only where they are wanted.
+    """
     record = BaseDataset.get_data_info(dataset, index)  # subclasses may read the image
+    for key in ('sample_idx', *(() if captions else ('text', 'captioned'))):
+        record.pop(key, None)
     if isinstance(path := record.get('img_path'), str):
         folder = dataset.data_prefix.get('img_path') or dataset.data_root or '.'
         record['img_path'] = os.path.relpath(path, folder)

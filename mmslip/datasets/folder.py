@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmslip.datasets.base import CaptionedDataset
-from mmslip.datasets.io.captions import read_caption
+from mmslip.datasets.io.captions import read_captions
 from mmslip.datasets.io.folder import class_of, list_images
 from mmslip.datasets.io.presence import missing_files
 from mmslip.registry import DATASETS
@@ -21,7 +21,7 @@ class FolderDataset(CaptionedDataset):
 
     Hidden names are left out and links followed once, see
     :func:`mmslip.datasets.io.folder.list_images`. The caption of ``a/1.jpg`` is ``a/1.txt``, read
-    when the image is.
+    when the image is; a blank file is none.
 
     Args:
         data_root: The folder, or one that ``data_prefix`` is relative to.
@@ -88,7 +88,7 @@ class FolderDataset(CaptionedDataset):
 
     def _find_captions(self, records: list[dict], folder: Path) -> None:
         """Note the text files that lie beside images."""
-        paths = [f'{os.path.splitext(record["img_path"])[0]}.txt' for record in records]
+        paths = [_text_path(record['img_path']) for record in records]
         missing = missing_files(paths)
         if len(missing) == len(paths) or (missing and self.captions == 'required'):
             raise ValueError(
@@ -99,11 +99,17 @@ class FolderDataset(CaptionedDataset):
         absent = set(missing)
         for record, path in zip(records, paths, strict=True):
             if path not in absent:
-                record['text_path'] = path
+                record['captioned'] = True
 
     def get_data_info(self, idx: int) -> dict:
         """Path of an image, and its caption where it has one."""
         info = super().get_data_info(idx)
-        if path := info.pop('text_path', None):
-            info['text'] = [read_caption(path)]
+        if info.pop('captioned', False):
+            captions = read_captions(_text_path(info['img_path']), self.captions)
+            if captions:
+                info['text'] = captions
         return info
+
+
+def _text_path(image: str) -> str:
+    return f'{os.path.splitext(image)[0]}.txt'

@@ -128,6 +128,8 @@ class ParquetDataset(CaptionedDataset):
         path, group, offset = self._locate(index)
         return f'{Path(path).name} {os.path.getsize(path)} {group} {offset}'
 
+    identify_image = identify
+
     @force_full_init
     def _locate(self, index: int) -> tuple[str, int, int]:
         """File, row group and row within it of a sample."""

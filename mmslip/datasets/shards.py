@@ -127,7 +127,7 @@ class ShardDataset(CaptionedDataset):
         def read(member: str) -> bytes:
             return self.read_member(record, member)
 
-        name = f'{self.shards[record["shard"]]}:{record["stem"]}'
+        name = self.name_of(record)
         with suppress(BadSampleError):  # whoever visits it is told
             first, second = (
                 caption_fields([member], read, [member], self.caption_keys, name, 'optional')
@@ -170,7 +170,7 @@ class ShardDataset(CaptionedDataset):
     def get_data_info(self, idx: int) -> dict:
         """Read one sample's bytes and captions."""
         record = super().get_data_info(idx)
-        name = f'{self.shards[record["shard"]]}:{record["stem"]}'
+        name = self.name_of(record)
         image = require_image(record['members'], name)
         return dict(
             self.fields_of(record, name),
@@ -178,6 +178,10 @@ class ShardDataset(CaptionedDataset):
             img_name=name,
             sample_idx=record['sample_idx'],
         )
+
+    def name_of(self, record: dict) -> str:
+        """What a sample, an entry of :meth:`load_data_list`, is called: its shard and its stem."""
+        return f'{self.shards[record["shard"]]}:{record["stem"]}'
 
     def fields_of(self, record: dict, name: str) -> dict:
         """Pipeline fields of a sample beside its image: captions and label."""

@@ -97,6 +97,11 @@ class TableDataset(CaptionedDataset):
         """Key and captions of a sample."""
         return repr(self._table[int(self._order[index])])
 
+    @force_full_init
+    def identify_image(self, index: int) -> str:
+        """Key of a sample."""
+        return self._table[int(self._order[index])][0]
+
     def find_image(self, key: str) -> dict:
         """Make the pipeline's fields of an image out of its key in the table."""
         return dict(img_path=os.path.join(self.data_prefix['img_path'], key))

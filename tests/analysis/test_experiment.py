@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mmslip.analysis.experiment.plan import ARCHITECTURES, SSL, make_plan
 from mmslip.analysis.experiment.start import read_start
 from mmslip.analysis.experiment.survey import Survey, survey
 from mmslip.analysis.experiment.write import render
-from mmslip.datasets import FolderDataset, ImageTextDataset
+from mmslip.datasets import FolderDataset, ImageTextDataset, ParquetDataset, ShardDataset
 from mmslip.registry import MODELS
 from mmslip.utils.config import image_size_of, load_config
 from mmslip.weights import Preprocessing
@@ -75,7 +76,7 @@ def test_survey(make_pairs: Callable[..., Path]) -> None:
     assert (found.rows, found.captions, found.bare) == (60, 116, [4, 5])
     assert found.missing == [str(images / '02.png')]
     assert len(found.unreadable) == 1
-    assert '03.png' in found.unreadable[0]
+    assert '03.png (its format is unknown)' in found.unreadable[0]
     assert sorted(found.left_out) == sorted(found.broken) == [2, 3]
     assert found.copies == 1
     assert found.formats == {'PNG': 58}
@@ -99,6 +100,80 @@ def test_survey(make_pairs: Callable[..., Path]) -> None:
     assert found.bare == [2, 3]
     assert {kept[row] for row in found.held_out} == held_out
     assert found.left_out == []
+
+
+def test_data_that_grows_keeps_what_is_held_out(make_pairs: Callable[..., Path]) -> None:
+    root = make_pairs(200, captions=1)
+    table = root / 'pairs.jsonl'
+    lines = table.read_text().splitlines(keepends=True)
+
+    def held_out(kept: list[str]) -> set[str]:
+        table.write_text(''.join(kept))
+        dataset = dataset_of(root)
+        rows = survey(dataset).held_out
+        return {Path(dataset.get_data_info(row)['img_path']).name for row in rows}
+
+    before = held_out(lines[20:])
+    after = held_out(lines)  # twenty more, in front of the others
+    new = {json.loads(line)['image'] for line in lines[:20]}
+    assert (len(before), len(after)) == (18, 20)
+    assert len(before - after) <= 2
+    assert len(after - before - new) <= 2
+
+
+def test_what_is_left_out_trains_no_half(make_pairs: Callable[..., Path]) -> None:
+    """An image without a caption is bare only where it can be read and is no one's test image."""
+    root = make_pairs(40)
+    (root / 'images' / '30.png').unlink()
+    (root / 'images' / '31.png').write_bytes(b'no image')
+
+    def change(number: int, row: dict) -> dict:
+        return dict(row, caption=row['caption'] if number < 24 else None)
+
+    rewrite(root, change)
+    found = survey(dataset_of(root))
+    assert found.bare == [row for row in range(24, 40) if row not in (30, 31)]
+    assert sorted(found.left_out) == [30, 31]
+    parts = dict.fromkeys((2, 3, *range(8, 16), 25), 'val') | dict.fromkeys((4, 26), 'test')
+    rewrite(root, lambda number, row: dict(row, split=parts.get(number, 'train')))
+    found = survey(dataset_of(root))
+    assert found.held_out == [2, 3, *range(8, 16)]
+    assert found.bare == [24, *(row for row in range(27, 40) if row not in (30, 31))]
+    assert sorted(found.left_out) == [4, 25, 26, 30, 31]
+
+
+@pytest.mark.parametrize('kind', ['folder', 'shards', 'parquet'])
+def test_rows_that_cannot_be_read(make_pairs: Callable[..., Path], kind: str) -> None:
+    """They are left out with their reason, and the others are looked at."""
+    images = make_pairs(30) / 'images'
+    for number in range(30):
+        text = b'' if number == 5 else f'caption {number}'.encode()
+        (images / f'{number:02d}.txt').write_bytes(b'gr\xf6n' if number == 3 else text)
+    if kind == 'folder':
+        dataset, reason = FolderDataset(str(images), captions='optional'), '03.txt is not UTF-8'
+    elif kind == 'shards':
+        (images / '29.png').unlink()
+        with tarfile.open(images / '0.tar', 'w') as archive:
+            for path in sorted(images.glob('[0-9][0-9].*')):
+                archive.add(path, path.name)
+        dataset = ShardDataset(str(images / '0.tar'), captions='optional')
+        reason = f'The .txt of {images}/0.tar:03 cannot be read as UTF-8'
+    else:
+        parquet, arrow = pytest.importorskip('pyarrow.parquet'), pytest.importorskip('pyarrow')
+        rows = [(images / f'{number:02d}.png').read_bytes() for number in range(30)]
+        rows[3] = None
+        captions = [f'caption {number}' if number != 5 else '' for number in range(30)]
+        table = arrow.table(dict(image=rows, caption=captions))
+        parquet.write_table(table, images / '0.parquet')
+        dataset = ParquetDataset(str(images / '0.parquet'), captions='optional')
+        reason = "row 3 of group 0: 'image' holds None"
+    found = survey(dataset)
+    broken = [3, 29] if kind == 'shards' else [3]
+    assert (found.bare, found.broken, sorted(found.left_out)) == ([5], broken, broken)
+    assert len(found.faulty) == len(broken)
+    assert reason in found.faulty[0]
+    assert found.captions == 30 - 1 - len(broken)
+    assert found.looked == len(found.sides) == 30 - len(broken)
 
 
 def test_survey_of_many(make_pairs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

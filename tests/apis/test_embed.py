@@ -104,6 +104,38 @@ def test_tables(model, folder, tmp_path) -> None:
         check(model, paths, names, feats)
 
 
+def test_columns_and_folders_are_found_as_init_finds_them(model, folder, tmp_path) -> None:
+    table = tmp_path / 't.csv'
+    table.write_text('id;Bild;Text\n1;03.png;x\n2;01.png;y\n')
+    embed_images = EmbeddingInferencer(model)
+    with pytest.raises(ValueError, match=r"columns 'id', 'Bild', 'Text': say by --image-key"):
+        embed_images(table, tmp_path / 'out', 'npy')
+    embed_images(table, tmp_path / 'out', 'npy', image_key='Bild')
+    table.write_text('File_Name;Text\n03.png;x\n01.png;y\n')
+    embed_images(table, tmp_path / 'usual', 'npy')
+    for out in ('out', 'usual'):
+        names, feats = read(tmp_path / out)
+        assert names == [f'{folder}/03.png', f'{folder}/01.png']
+        check(model, [folder / '03.png', folder / '01.png'], names, feats)
+    table.write_text('image;caption\ngone.png;x\n')
+    with pytest.raises(FileNotFoundError, match=r'None of the first 1 images .*by --images'):
+        embed_images(table, tmp_path / 'gone', 'npy')
+
+
+def test_parquet_of_any_column(model, folder, tmp_path) -> None:
+    arrow, parquet = pytest.importorskip('pyarrow'), pytest.importorskip('pyarrow.parquet')
+    content = [(folder / name).read_bytes() for name in ('03.png', '01.png')]
+    path = tmp_path / 'p.parquet'
+    parquet.write_table(arrow.table(dict(photo=content, thumb=content)), path)
+    embed_images = EmbeddingInferencer(model)
+    with pytest.raises(ValueError, match=r"columns 'photo', 'thumb': say by --image-key"):
+        embed_images(path, tmp_path / 'out', 'npy')
+    embed_images(path, tmp_path / 'out', 'npy', image_key='photo')
+    names, feats = read(tmp_path / 'out')
+    assert names == [f'{path}:0:0', f'{path}:0:1']
+    check(model, [folder / '03.png', folder / '01.png'], names, feats)
+
+
 def test_a_bad_image_counts_as_often_as_it_is_listed(model, folder, tmp_path) -> None:
     (folder / '00.png').write_bytes(b'no image')
     paths = [folder / '00.png', folder / '01.png', folder / '00.png']

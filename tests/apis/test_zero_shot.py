@@ -122,6 +122,8 @@ def test_the_pipeline_is_that_of_the_evaluation(files: tuple[Path, Path], tmp_pa
         (dict(inputs='.', labels=['a', 'b']), ValueError, 'holds no image'),
         (dict(inputs='t.jsonl', labels=['a', 'b']), ValueError, 't.jsonl is no image file'),
         (dict(inputs=[], labels=['a']), ValueError, 'two labels'),
+        (dict(inputs=[], labels='cat'), ValueError, 'two labels'),
+        (dict(inputs=[], labels=['a', 'b'], templates='no place'), ValueError, 'template'),
         (dict(inputs=[], labels=['a', 'b', ' A']), ValueError, "label ' A' is given twice"),
         (dict(inputs=[], labels=['a', 'b'], templates=['no place']), ValueError, 'template'),
         (dict(inputs=[]), ValueError, 'labels. or .task'),

@@ -1,6 +1,7 @@
 """Tests of the walk over folders, patterns of paths, and data sets of a folder."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,11 +133,18 @@ def test_captions_beside_images(put: Callable, tmp_path: Path) -> None:
     assert 'text' not in FolderDataset(str(tmp_path)).get_data_info(0)
     with pytest.raises(ValueError, match=r'1 of 3 images have no caption beside them; .*/a/2.txt'):
         FolderDataset(str(tmp_path), captions='required')
+    moved = tmp_path.with_name('moved')
+    shutil.copytree(tmp_path, moved)
+    elsewhere = FolderDataset(str(moved), captions='optional')
+    assert [dataset.identify(n) for n in range(3)] == [elsewhere.identify(n) for n in range(3)]
     (tmp_path / 'b.txt').write_bytes(b'\xff')
     with pytest.raises(ValueError, match=r'b.txt is not UTF-8 .*convert it'):
         dataset.get_data_info(2)
     (tmp_path / 'b.txt').write_text(' ')
-    with pytest.raises(ValueError, match=r'b.txt is empty: fill it in'):
+    assert 'text' not in dataset.get_data_info(2)
+    (tmp_path / 'a' / '2.txt').write_text('zwei')
+    dataset = FolderDataset(str(tmp_path), captions='required')
+    with pytest.raises(ValueError, match=r"b.txt is empty: fill it in, .* captions='optional'"):
         dataset.get_data_info(2)
 
 

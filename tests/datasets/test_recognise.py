@@ -1,5 +1,6 @@
 """From a path to a data set: kinds of data, names of columns, folders of images."""
 
+import io
 import json
 import tarfile
 from collections.abc import Callable
@@ -123,3 +124,30 @@ def test_what_is_not_there(root: Path) -> None:
         put(root / 'empty' / name, 'image,caption\nx.png,x\n')
     with pytest.raises(ValueError, match=r'more than one table: name one of a.csv, b.csv'):
         recognise(root / 'empty')
+
+
+def test_captions_that_come_late(root: Path) -> None:
+    """Images without a caption may be the first ones, and lack the key or the member."""
+    rows = [dict(image=f'{number % 3:02d}.png') for number in range(30)]
+    path = put(root / 't.jsonl', '\n'.join(map(json.dumps, [*rows, dict(rows[0], Text='x')])))
+    assert recognise(path)['caption_keys'] == ['Text']
+    (root / 'pairs.jsonl').unlink()
+    assert recognise(root) == recognise(path)
+    config = dict(recognise(path), captions='optional')
+    assert captions_of(config) == [['x'], [], []]
+    table = put(root / 'id.json', [dict(image='00.png', id='7'), dict(image='01.png', caption='x')])
+    assert captions_of(dict(recognise(table), captions='optional')) == [[], ['x']]
+
+    image = (root / 'images' / '00.png').read_bytes()
+    shards = [
+        {'a.png': image, 'b.png': image, 'b.json': b'{"width": 3}'},
+        {'c.png': image, 'c.json': b'{', 'd.png': image, 'd.json': b'{"text": "x"}'},
+    ]
+    for number, members in enumerate(shards):
+        with tarfile.open(root / f'{number}.tar', 'w') as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    assert recognise(root / '*.tar')['caption_keys'] == ['text']
+    assert recognise(root / '0.tar')['captions'] == 'ignored'

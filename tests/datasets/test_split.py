@@ -46,3 +46,40 @@ def test_splits_that_do_not_fit(make_pairs: Callable[..., Path]) -> None:
     write_split(split, 5, held_out=[5])
     with pytest.raises(ValueError, match='made for a data set'):
         read_split(split, 'train', 5)
+
+
+def test_as_many_other_images_are_refused(make_pairs: Callable[..., Path], tmp_path: Path) -> None:
+    """Names of images count, and their order; captions and the place of the folder do not."""
+    root = make_pairs(6)
+    images, table, split = root / 'images', root / 'pairs.jsonl', tmp_path / 'split.json'
+    rows = table.read_text().splitlines(keepends=True)
+
+    def of_table(folder: Path = images) -> ImageTextDataset:
+        subset = dict(split=str(split), part='held_out')
+        return ImageTextDataset(
+            str(table), data_prefix=dict(img_path=str(folder)), captions='optional', subset=subset
+        )
+
+    whole = ImageTextDataset(str(table), data_prefix=dict(img_path=str(images)))
+    write_split(split, 6, whole.digest_of_images(), held_out=[4, 5])
+    table.write_text(''.join([*rows[:5], '{"image": "05.png"}\n']).replace('told', 'said'))
+    assert len(of_table()) == 2
+    (tmp_path / 'moved').mkdir()
+    assert len(of_table(images.rename(tmp_path / 'moved' / 'images'))) == 2
+    table.write_text(''.join([*rows[1:], '{"image": "06.png"}\n']))
+    with pytest.raises(ValueError, match=r'split.json was made for other images .*make it again'):
+        of_table()
+
+    folder = tmp_path / 'moved' / 'images'
+    (folder / '02.txt').write_text('x')
+    captioned = FolderDataset(str(folder), captions='optional')
+    assert captioned.digest_of_images() == FolderDataset(str(folder)).digest_of_images()
+    CaptionTable.write(root / 't.table', [('00.png', ['x']), ('01.png', [])])
+    CaptionTable.write(root / 'u.table', [('00.png', []), ('01.png', ['y'])])
+    prefix = dict(img_path=str(folder))
+    digests = [
+        TableDataset(str(root / f'{name}.table'), data_prefix=prefix, captions='optional')
+        .digest_of_images()
+        for name in 'tu'
+    ]  # fmt: skip
+    assert digests[0] == digests[1]

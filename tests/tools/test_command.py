@@ -61,6 +61,34 @@ def test_unknown_commands(arguments: list[str], message: str, capsys) -> None:
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('command', 'option', 'value'),
+    [
+        ('classify', '--topk', '0'),
+        ('search', '--topk', '-3'),
+        ('embed', '--block-size', '0'),
+        ('embed', '--batch-size', 'many'),
+        ('embed', '--num-workers', '-1'),
+        ('test', '--batch-size', '0'),
+        ('doctor', '--gpus', '0'),
+        ('browse', '--samples', '0'),
+        ('convert', '--image-size', '-8'),
+        ('init', '--unlocked-groups', '-1'),
+        ('web', '--max-upload', '0'),
+    ],
+)
+def test_numbers_that_cannot_be_meant(command: str, option: str, value: str, capsys) -> None:
+    if command == 'web':
+        pytest.importorskip('gradio')
+    with pytest.raises(SystemExit) as caught:
+        main([command, f'{option}={value}'])
+    assert caught.value.code == 2
+    least = 0 if option in ('--num-workers', '--unlocked-groups') else 1
+    assert f'argument {option}: {value} is no whole number from {least} on' in (
+        capsys.readouterr().err
+    )
+
+
 def test_versions(capsys) -> None:
     with pytest.raises(SystemExit, match=r'^0?$'):
         main(['--version'])

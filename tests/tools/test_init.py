@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,8 +93,12 @@ def test_notes(root: Path, capsys: pytest.CaptureFixture) -> None:
     path = root / 'few.csv'
     rows = [f'{number:02d}.png;{"猫" * (number % 3)}' for number in range(80)]
     path.write_text('image;caption\n' + '\n'.join([*rows, 'gone.png;x']) + '\n')
+    for name in ('80.PNG', '.81.png', '82.txt'):
+        shutil.copy(root / 'images' / '00.png', root / 'images' / name)
     run('own', '--data', path)
     said = capsys.readouterr().out
+    assert f'1 images lie beside those of the table and are not in it, such as {root}' in said
+    assert 'images/80.PNG: a row without a caption makes one train' in said
     assert 'images are missing and left out, such as ' in said
     assert '27 images have no caption: they train the self-supervised half' in said
     assert 'belong to several images (3 are different)' in said
@@ -104,7 +109,9 @@ def test_notes(root: Path, capsys: pytest.CaptureFixture) -> None:
     assert cfg.train_dataloader.dataset.type == 'mmslip.MixedDataset'
     assert 'val_dataloader' not in cfg
     run('clip', '--data', path, '--ssl', 'none')
-    assert '27 images have no caption: they are left out' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '27 images have no caption: they are left out' in said
+    assert 'not in it' not in said
     assert load_config('clip.py').train_dataloader.dataset.type == 'mmslip.ImageTextDataset'
 
 

@@ -106,7 +106,7 @@ def make_plan(
     if not found.sides:
         raise ValueError(
             f'None of the {found.looked:,} images that were looked at can be read: '
-            f'{(found.unreadable or found.missing or [""])[0]}.'
+            f'{(found.unreadable or found.missing or found.faulty or [""])[0]}.'
         )
     language = found.captions > 0
     ssl = ssl or 'simclr'

@@ -15,11 +15,17 @@ import regex
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
-from mmslip.datasets import CLIPTokenizer, ImageTextDataset, ParquetDataset, ShardDataset
+from mmslip.datasets import (
+    CLIPTokenizer,
+    FolderDataset,
+    ImageTextDataset,
+    ParquetDataset,
+    ShardDataset,
+)
 from mmslip.datasets.base import CaptionedDataset
 from mmslip.datasets.io.contents import read_file
 from mmslip.datasets.io.decode import UndecodableError, check_image, decode_image
-from mmslip.datasets.io.presence import missing_files
+from mmslip.datasets.io.presence import missing_files, unlisted_images
 from mmslip.datasets.io.rows import read_rows
 from mmslip.datasets.io.tar_sample import require_image
 from mmslip.datasets.text.vocabulary import count_words
@@ -53,11 +59,14 @@ class Survey:
     Attributes:
         rows: Samples of the data set.
         captions: Captions of all of them.
-        bare: Samples without a caption, beside others that have one.
+        bare: Samples without a caption, beside others that have one, that are not left out.
         held_out: Those chosen for an evaluation.
         left_out: Samples that are for neither, such as those that are broken.
-        broken: Samples whose image is missing, or was looked at and is no whole one.
+        broken: Samples whose caption cannot be read, or whose image is missing, or was looked at
+            and is no whole one.
         missing: Image files that are not there.
+        unlisted: Images that lie beside those of the data set and are none of it.
+        faulty: Samples whose caption cannot be read, or whose row cannot, and why.
         unreadable: Of the images that were looked at, those that are no whole ones, and why.
         looked: Number of images that were looked at.
         formats: Number of these by format.
@@ -81,6 +90,8 @@ class Survey:
     left_out: list[int] = field(default_factory=list)
     broken: list[int] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     looked: int = 0
     formats: Counter = field(default_factory=Counter)
@@ -121,7 +132,7 @@ def survey(
     Held out are samples with a caption whose image is byte for byte no other's, and of which no two
     have a caption in common: a tenth, at most 1,000, and none where there are fewer than eight; or,
     where the table has a column ``split``, its validation part (the test part, if there is none). A
-    test part is left out of training.
+    test part is left out of training. A sample is chosen by what it is, not by its place.
 
     Args:
         dataset: Built with ``captions='optional'``, or ``'ignored'`` where there are none.
@@ -133,6 +144,7 @@ def survey(
     _look_at_images(rows, found, track)
     if not found.captions:
         found.bare = []
+    bare = found.bare
     usable = np.ones(found.rows, bool)
     usable[[*found.left_out, *found.bare]] = False
     if found.captions:
@@ -141,6 +153,7 @@ def survey(
         if parts:
             _leave_to_official(parts, usable, found)
     rows.find_copies(found, usable, texts, track)
+    found.bare = sorted(set(bare) - set(found.left_out))
     apart = {*found.held_out, *found.left_out}
     found.corpus = [text for row, text in texts.corpus if row not in apart]
     return found
@@ -181,7 +194,12 @@ class _Rows:
         order = self.random.permutation(found.rows)
         kept, corpus = set(order[:_SAMPLE].tolist()), set(order[:_CORPUS].tolist())
         for row in track(range(found.rows), 'captions'):
-            captions = self._captions(row)
+            try:
+                captions = self._captions(row)
+            except ValueError as error:
+                found.faulty.append(str(error))
+                found.broken.append(row)
+                continue
             found.captions += len(captions)
             if not captions:
                 found.bare.append(row)
@@ -195,7 +213,11 @@ class _Rows:
     def _captions(self, row: int) -> list[str]:
         if isinstance(self.dataset, ShardDataset):
             record = BaseDataset.get_data_info(self.dataset, row)
-            return self.dataset.fields_of(record, f'sample {row}').get('text', [])
+            require_image(record['members'], self.name(row))
+            return self.dataset.fields_of(record, self.name(row)).get('text', [])
+        if isinstance(self.dataset, FolderDataset):  # before its text file, which may be at fault
+            self.paths.append(BaseDataset.get_data_info(self.dataset, row)['img_path'])
+            return self.dataset.get_data_info(row).get('text', [])
         info = self.dataset.get_data_info(row)
         if 'img_path' in info:
             self.paths.append(info['img_path'])
@@ -206,7 +228,11 @@ class _Rows:
 
     def name(self, row: int) -> str:
         """What an image is called in messages."""
-        return self.paths[row] if self.paths else f'sample {row}'
+        if self.paths:
+            return self.paths[row]
+        if isinstance(self.dataset, ShardDataset):
+            return self.dataset.name_of(BaseDataset.get_data_info(self.dataset, row))
+        return f'sample {row}'
 
     def image(self, row: int) -> tuple[str, bytes]:
         """Name and content of an image."""
@@ -230,11 +256,25 @@ class _Rows:
             return os.stat(self.paths[row]).st_size
         if isinstance(self.dataset, ShardDataset):
             members = BaseDataset.get_data_info(self.dataset, row)['members']
-            return members[require_image(members, f'sample {row}')][1]
+            return members[require_image(members, self.name(row))][1]
         return -1
 
     def _digest_of(self, row: int) -> bytes:
         return self._seen[row][1] if row in self._seen else _digest(self.image(row)[1])
+
+    def shuffle(self, rows: Sequence[int]) -> list[int]:
+        """Rows in the order of a digest of what each is: rows that come or go leave the others so.
+
+        Thus a look at grown data holds out what was held out before, and little that a model which
+        training goes on from has seen.
+        """
+
+        def digest(row: int) -> bytes:
+            if row in self._seen:  # Parquet's, which know themselves by their place alone
+                return self._seen[row][1]
+            return _digest(self.dataset.identify(row).encode(errors='surrogatepass'))
+
+        return sorted(rows, key=digest)
 
     def find_copies(
         self, found: Survey, usable: np.ndarray, texts: _Captions, track: Callable
@@ -243,7 +283,7 @@ class _Rows:
         absent = set(found.left_out)
         number = len(found.held_out) or min(1000, max(usable.sum() // 10, 16), usable.sum() // 4)
         candidates = found.held_out or np.flatnonzero(usable).tolist()
-        candidates = [int(row) for row in self.random.permutation(candidates)]
+        candidates = self.shuffle(candidates)
         too_many = len(self.paths) > _MANY
         compared = sorted(candidates[: 2 * number]) if too_many else range(found.rows)
         sizes = defaultdict(list)
@@ -297,9 +337,12 @@ def _without_common_captions(
 def _look_at_images(rows: _Rows, found: Survey, track: Callable) -> None:
     """Leave out what is missing, and read some of what is there."""
     absent = set(missing_files(rows.paths))
-    found.broken = [row for row, path in enumerate(rows.paths) if path in absent]
-    found.missing = [rows.paths[row] for row in found.broken]
-    left = set(found.broken)
+    gone = [row for row, path in enumerate(rows.paths) if path in absent]
+    found.missing = [rows.paths[row] for row in gone]
+    if len(rows.paths) <= _MANY:
+        found.unlisted = unlisted_images(rows.paths)
+    left = {*found.broken, *gone}
+    found.broken = sorted(left)
     some = [int(row) for row in rows.random.permutation(found.rows)[:_SAMPLE] if row not in left]
     for place, row in enumerate(track(some, 'images')):
         try:
@@ -307,6 +350,8 @@ def _look_at_images(rows: _Rows, found: Survey, track: Callable) -> None:
             with Image.open(io.BytesIO(content)) as image:
                 kind, side = image.format, min(image.size)
             fault = _fault_of(content, whole=place < _DECODED)
+        except Image.UnidentifiedImageError:  # whose text holds a memory address
+            fault = 'its format is unknown'
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             name, fault = rows.name(row), str(error)
         if fault:
@@ -367,8 +412,8 @@ def _leave_to_official(parts: list[str], usable: np.ndarray, found: Survey) -> N
     judged = _VAL if any(part in _VAL for part in parts) else _TEST
     found.official = True
     found.held_out = [row for row, part in enumerate(parts) if part in judged and usable[row]]
-    others = {*_VAL, *_TEST} - set(judged)
-    left = {row for row, part in enumerate(parts) if part in others}
+    chosen, apart = set(found.held_out), {*_VAL, *_TEST}
+    left = [row for row, part in enumerate(parts) if part in apart and row not in chosen]
     found.left_out = [*found.left_out, *left]
 
 

@@ -10,7 +10,7 @@ from mmslip.datasets.io.contents import read_file
 from mmslip.datasets.io.faults import BadSampleError
 from mmslip.datasets.text.cleaning import is_blank
 
-__all__ = ['CAPTION_USES', 'as_list', 'captions_of', 'check_use', 'read_caption', 'text_of']
+__all__ = ['CAPTION_USES', 'as_list', 'captions_of', 'check_use', 'read_captions', 'text_of']
 
 # Uses of captions: an image without one is a bad sample, or it trains the self-supervised half
 # alone, or no caption is read.
@@ -88,20 +88,28 @@ def text_of(
     )
 
 
-def read_caption(path: str | Path) -> str:
-    """The caption in a text file.
+def read_captions(path: str | Path, use: str = 'required') -> list[str]:
+    """The caption in a text file; none in a blank one.
+
+    Args:
+        path: The file.
+        use: One of :data:`CAPTION_USES`.
 
     Raises:
-        BadSampleError: The file is blank, no UTF-8, or too large.
+        BadSampleError: The file is no UTF-8 or too large; or it is blank, and a caption is
+            required.
     """
     try:
         text = read_file(path, str(path)).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise BadSampleError(f'{path} is not UTF-8 ({error}): convert it.') from error
     captions = captions_of(dict(text=text), ['text'], str(path))
-    if not captions:
-        raise BadSampleError(f'{path} is empty: fill it in, or remove it and its image.')
-    return captions[0]
+    if not captions and use == 'required':
+        raise BadSampleError(
+            f'{path} is empty: fill it in, remove it and its image, or let the data set take '
+            "images without a caption: captions='optional'."
+        )
+    return captions
 
 
 def _repair(text: str) -> str:

@@ -2,11 +2,14 @@
 
 import functools
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from mmengine.logging import print_log
 
-__all__ = ['keep_usable', 'missing_files']
+from mmslip.datasets.io.folder import is_hidden, is_image
+
+__all__ = ['keep_usable', 'missing_files', 'unlisted_images']
 
 
 def keep_usable(records: Iterable[dict], source: str, remedy: str, use: str) -> Iterator[dict]:
@@ -58,6 +61,20 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     """Those of the paths where nothing is; folders are listed rather than each file looked up."""
     names_in = functools.lru_cache(maxsize=64)(_file_names)
     return [path for path in paths if os.path.basename(path) not in names_in(os.path.dirname(path))]
+
+
+def unlisted_images(paths: Iterable[str]) -> list[str]:
+    """Images that lie in the folders of the paths and are none of them."""
+    listed: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        folder, name = os.path.split(os.path.normpath(path))
+        listed[folder].add(name)
+    return [
+        os.path.join(folder, name)
+        for folder, names in listed.items()
+        for name in sorted(_file_names(folder) - names)
+        if is_image(name) and not is_hidden(name)
+    ]
 
 
 def _file_names(folder: str) -> frozenset[str]:

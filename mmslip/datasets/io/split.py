@@ -16,31 +16,35 @@ PARTS = ('train', 'held_out', 'bare')
 _LISTS = ('held_out', 'bare', 'left_out')
 
 
-def write_split(path: Path, rows: int, **lists: Sequence[int]) -> None:
+def write_split(path: Path, rows: int, digest: str | None = None, **lists: Sequence[int]) -> None:
     """Write a split of a data set as JSON.
 
     Args:
         path: The file.
         rows: The number of samples of the whole data set, by which a changed one is noticed.
+        digest: Of the names of its images, by which one is noticed that has as many.
         **lists: ``held_out``, those of an evaluation; ``bare``, those without a caption; and
             ``left_out``, those that serve neither training nor this evaluation.
     """
-    content = dict(rows=rows, **{name: sorted(lists.get(name, ())) for name in _LISTS})
+    content = dict(
+        rows=rows, digest=digest, **{name: sorted(lists.get(name, ())) for name in _LISTS}
+    )
     with whole_file(path) as part:
         part.write_text(json.dumps(content) + '\n', encoding='utf-8')
 
 
-def read_split(path: str | Path, part: str, rows: int) -> list[int]:
+def read_split(path: str | Path, part: str, rows: int, digest: str | None = None) -> list[int]:
     """The rows of one part of a split.
 
     Args:
         path: A file of :func:`write_split`.
         part: One of :data:`PARTS`.
         rows: The number of samples that the data set has.
+        digest: Of the names of its images; compared where the file has one.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: There is no such part, the file is malformed, or of a data set of another size.
+        ValueError: There is no such part, the file is malformed, or of another data set.
     """
     if part not in PARTS:
         raise ValueError(f'The part of a split is one of {", ".join(PARTS)}, not {part!r}.')
@@ -58,6 +62,11 @@ def read_split(path: str | Path, part: str, rows: int) -> list[int]:
             f'{path} was made for a data set of {content["rows"]:,} samples, and this one has '
             f'{rows:,}, so that its numbers would mean other images: make it again with '
             '`mmslip init`.'
+        )
+    if digest and content.get('digest') not in (None, digest):
+        raise ValueError(
+            f'{path} was made for other images than this data set has, or for another order of '
+            'them, so that its numbers would mean other images: make it again with `mmslip init`.'
         )
     if part != 'train':
         return content[part]

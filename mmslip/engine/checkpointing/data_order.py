@@ -1,7 +1,5 @@
 """What the order of the training data follows from, by which a place in it is found again."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -15,10 +13,9 @@ from mmslip.datasets.base import CaptionedDataset, identify_record
 from mmslip.datasets.mixed import MixedDataset
 from mmslip.datasets.sampler import VisitSampler
 from mmslip.datasets.stream import StreamDataset
+from mmslip.utils import digest_of_texts, spread
 
 __all__ = ['order_of']
-
-_SPREAD = 256  # records or shards that are looked at
 
 
 def order_of(source: VisitSampler | StreamDataset) -> dict[str, Any]:
@@ -36,8 +33,8 @@ def order_of(source: VisitSampler | StreamDataset) -> dict[str, Any]:
             type=type(source).__name__,
             shuffle_buffer=source.shuffle_buffer,
             shards=len(source.shards),
-            digest_of_shards=_digest(
-                chain(map(_identify_shard, source.shards), map(_header, _spread(source.shards)))
+            digest_of_shards=digest_of_texts(
+                chain(map(_identify_shard, source.shards), map(_header, spread(source.shards)))
             ),
         )
     return dict(
@@ -49,8 +46,8 @@ def _identify(dataset: Dataset) -> dict[str, Any]:
     """The same of a data set, and of those within it."""
     found = dict(type=type(dataset).__name__, samples=len(dataset))
     if isinstance(dataset, BaseDataset):
-        found['digest_of_records'] = _digest(
-            _identify_sample(dataset, index) for index in _spread(range(len(dataset)))
+        found['digest_of_records'] = digest_of_texts(
+            _identify_sample(dataset, index) for index in spread(range(len(dataset)))
         )
     elif isinstance(dataset, MixedDataset):
         found.update(weights=dataset.weights, seed=dataset.seed)
@@ -87,17 +84,3 @@ def _header(shard: str) -> str:
             return file.read(BLOCKSIZE).hex()
     except OSError:
         return ''
-
-
-def _spread(values: Sequence) -> list:
-    """Some of them, the first and the last included; all if they are few."""
-    last = len(values) - 1
-    places = {number * last // (_SPREAD - 1) for number in range(_SPREAD)}
-    return [values[place] for place in sorted(places)] if values else []
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(f'{len(text)} {text}'.encode(errors='surrogatepass'))
-    return digest.hexdigest()[:12]
