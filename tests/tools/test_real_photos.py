@@ -139,7 +139,8 @@ def test_figures(tool, photos, tmp_path, monkeypatch, capsys):
     assert any('bare images - CLIP' in line and '+5.0 ± 0.0' in line for line in lines)
     # Of 60 s at one second a step, SimCLR has seven tenths, rounded to the ten epochs.
     (staged,) = (line for line in lines if '40 + 20' in line and ' 2 %' in line)
-    assert 'SimCLR, then SLIP' in staged and ' 4.0 ' in staged  # minutes of both
+    assert 'SimCLR, then SLIP' in staged
+    assert ' 4.0 ' in staged
     assert (tmp_path / 'out' / 'evidence.png').stat().st_size > 10_000
     calls.clear()
     capsys.readouterr()
