@@ -1,5 +1,6 @@
 """Tests of the hooks: what they compute, log and draw."""
 
+import errno
 import io
 import logging
 import random
@@ -32,6 +33,7 @@ from mmslip.engine import (
     ThroughputHook,
     TimerHook,
 )
+from mmslip.engine.checkpointing.storage import AtomicBackend
 from mmslip.engine.hooks import progress, retrieval_picture, step_seed, throughput, timer
 
 
@@ -131,6 +133,19 @@ def test_throughput_leaves_out_validation_between_iterations(
         clock.now += 0.5
         hook.after_train_iter(runner, 0, BATCHES['dict'], {})
         assert runner.message_hub.get_scalar('train/images_per_s').current() == 16.0
+
+
+def test_the_summary_comes_when_the_last_checkpoint_is_whole(tmp_path, monkeypatch) -> None:
+    def fail(part: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', fail)
+    AtomicBackend(background=True).put(b'state', tmp_path / 'epoch_3.pth')
+    said = []
+    runner = SimpleNamespace(logger=SimpleNamespace(info=said.append))
+    with pytest.raises(OSError, match=r'epoch_3\.pth could not be written'):
+        RunSummaryHook().after_train(runner)
+    assert not said
 
 
 @pytest.mark.parametrize('start', [0, 40])
