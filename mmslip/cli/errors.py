@@ -17,7 +17,7 @@ _INTERRUPTED = 130  # status of a program that Ctrl-C has ended, as shells count
 # Where launchers write the number of a process among those that they end together: torchrun those
 # of its host, Slurm and MPI all.
 _NUMBERS = ('LOCAL_RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 30.0  # seconds
 
 
 class SettingError(RuntimeError):

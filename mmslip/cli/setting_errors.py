@@ -23,8 +23,8 @@ _DEAD_WORKER = 'DataLoader worker (pid'
 _ELSEWHERE = re.compile(rf'{re.escape(_DEAD_WORKER)}|\bgloo\b|\bNCCL\b')
 _LESS = 'lower num_workers, prefetch_factor or batch_size of the data loaders'
 _REMEDIES = {
-    r'worker .* is killed by signal: Killed': f'The system does so when memory runs out: {_LESS}, '
-    'and go on with --resume.',
+    r'worker .* (is killed by signal: Killed|exited unexpectedly)': 'The system kills processes '
+    f'when memory runs out: {_LESS}, and go on with --resume.',
     r'</torch_.*>: No space left|workers are out of shared memory': 'Workers hand over their '
     'batches in /dev/shm: enlarge it, in a container by --shm-size or --ipc=host of docker run, or '
     f'{_LESS}.',

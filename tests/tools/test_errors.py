@@ -202,4 +202,4 @@ def test_a_process_that_fails_alone_tells_it(monkeypatch: pytest.MonkeyPatch) ->
     errors.wait_for_first.cache_clear()
     with pytest.raises(SystemExit, match=r'Error: gone$'), plain_errors():
         fail(ValueError('gone'))
-    assert waits == [10.0]
+    assert waits == [30.0]

@@ -163,9 +163,10 @@ def shard_run(runner: Runner, block_types: Sequence[str] = ()) -> None:
         follow_parameters(average)
     if isinstance(models[0], SLIP):
         # FSDP takes what runs first for the whole model, and a validation before training begins
-        # with the text tower. Without input nothing runs.
+        # with the text tower. Without input nothing runs, but its own parameters are gathered.
         with torch.no_grad():
             models[0]({}, mode='tensor')
+        models[0].reshard()
     params = dict(models[0].named_parameters())
     _replace(optimizer, lambda param: params[names[param]])
 
