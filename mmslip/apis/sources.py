@@ -12,12 +12,10 @@ from mmslip.datasets import (
 )
 from mmslip.datasets.io.folder import list_images
 from mmslip.datasets.io.rows import TABLE_SUFFIXES
-from mmslip.datasets.recognise import find_images
+from mmslip.datasets.recognise import SHARD_SUFFIXES, find_images
 from mmslip.registry import DATASETS
 
 __all__ = ['ImageFiles', 'list_images', 'open_images', 'open_source']
-
-_SHARDS = ('.tar', '.tgz', '.tar.gz')
 
 
 class ImageFiles:
@@ -50,7 +48,7 @@ def open_images(inputs: str | Path) -> ImageFiles | FolderDataset:
         return FolderDataset(str(path))
     if not path.is_file():
         raise FileNotFoundError(f'There is no image or folder {path}.')
-    if path.name.lower().endswith((*_SHARDS, '.parquet', *TABLE_SUFFIXES)):
+    if path.name.lower().endswith((*SHARD_SUFFIXES, '.parquet', *TABLE_SUFFIXES)):
         raise ValueError(f'{path} is no image file and no folder of images.')
     return ImageFiles([path])
 
@@ -82,7 +80,7 @@ def open_source(inputs: Any, image_root: str | Path = '', image_key: str | None 
     if _is_caption_table(path):
         prefix = dict(img_path=str(image_root))
         return TableDataset(str(path), data_prefix=prefix, captions='ignored')
-    if not path.is_dir() and name.endswith(_SHARDS):
+    if not path.is_dir() and name.endswith(SHARD_SUFFIXES):
         return ShardDataset(str(path), captions='ignored')
     if name.endswith('.parquet') or (path.is_file() and name.endswith(TABLE_SUFFIXES)):
         config = find_images(path, image_root or None, image_key)

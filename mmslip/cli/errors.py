@@ -56,7 +56,7 @@ def wait_for_first() -> None:
     """Before a message that ends this process: give the first one of the job the time to say it.
 
     Most errors meet all processes. When the first has ended, its launcher ends the others, which
-    wait here. One that is still there after some seconds has failed alone, and speaks itself.
+    wait here. One that is still there half a minute later has failed alone, and speaks itself.
     """
     if not _is_first():
         time.sleep(_PATIENCE)

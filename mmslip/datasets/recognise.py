@@ -16,7 +16,7 @@ from mmslip.datasets.io.rows import TABLE_SUFFIXES, read_rows
 from mmslip.datasets.parquet import ParquetDataset
 from mmslip.datasets.shards import ShardDataset
 
-__all__ = ['find_images', 'recognise']
+__all__ = ['SHARD_SUFFIXES', 'find_images', 'recognise']
 
 # Names of columns, the likeliest first; compared in small letters.
 _IMAGE_KEYS = (
@@ -27,7 +27,7 @@ _CAPTION_KEYS = (
     *('caption', 'captions', 'text', 'texts', 'sentence', 'sentences', 'comment', 'description'),
     *('title', 'alt_text', 'alt', 'report', 'findings', 'prompt'),
 )
-_SHARDS = ('.tar', '.tar.gz', '.tgz')
+SHARD_SUFFIXES = ('.tar', '.tar.gz', '.tgz')
 _MOST_FOLDERS, _MOST_ROWS = 100, 1000
 
 
@@ -60,7 +60,7 @@ def recognise(
     keys = dict(image_key=image_key, caption_keys=caption_keys and list(caption_keys))
     if path.is_dir():
         return _of_folder(path, images, keys)
-    if _ends_in(path, _SHARDS):
+    if _ends_in(path, SHARD_SUFFIXES):
         return _of_shards(path, caption_keys)
     if _ends_in(path, ('.parquet',)):
         return _of_parquet(path, keys)
@@ -107,7 +107,7 @@ def _of_folder(path: Path, images: str | Path | None, keys: dict) -> dict[str, A
         folder = str(Path(images or path.parent).absolute())
         config = dict(type='mmslip.TableDataset', ann_file=str(path))
         return dict(config, data_prefix=dict(img_path=folder))
-    for suffix in (*_SHARDS, '.parquet'):
+    for suffix in (*SHARD_SUFFIXES, '.parquet'):
         if any(name.lower().endswith(suffix) for name in names):
             pattern = path / f'*{suffix}'
             if suffix == '.parquet':

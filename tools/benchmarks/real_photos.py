@@ -3,10 +3,9 @@
 Of 60,000 photographs of Tiny ImageNet, shrunk to 32 x 32, all, a tenth or a fiftieth have captions
 made of the name of what they show. CLIP and SLIP train on those that have; SLIP also with those
 that have none; SimCLR on all, without captions; and SLIP once more on those that have, from the
-weights of a SimCLR. All trainings take the same processor time, and each method the same number of
-trials to choose its settings. What is judged are the 10,000
-validation photographs: zero-shot, and kNN and a linear probe of the features that learn from the
-captioned photographs.
+weights of a SimCLR. All trainings take the same processor time; docs/evidence.md lists the trials
+that chose their settings. What is judged are the 10,000 validation photographs: zero-shot, and kNN
+and a linear probe of the features that learn from the captioned photographs.
 
 ``DATA`` holds ``train.parquet`` and ``val.parquet`` (columns ``image``, ``label``, ``names``).
 Everything goes below ``--out``; finished runs are kept, so that the comparison goes on where it
